@@ -1,0 +1,7 @@
+//! One HTTP port in front of every container registry.
+
+pub mod upstream;
+
+pub mod clock;
+pub mod oci;
+pub mod single_flight;

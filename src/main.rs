@@ -1,0 +1,3 @@
+//! The `entrepot` command.
+
+fn main() {}

@@ -1,0 +1,174 @@
+//! What the operator says about upstreams, checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use crate::oci::Namespace;
+
+/// Everything `upstream` needs to know at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where a request goes that names no registry.
+    pub default_upstream: Namespace,
+    /// What becomes of a namespace nobody configured.
+    pub unknown_namespaces: UnknownNamespaces,
+    /// The upstreams configured by name. Namespaces and aliases are all different.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Credentials by registry host and path prefix, from the credentials file.
+    pub credentials: Credentials,
+    /// The proxies of the environment.
+    pub proxies: Proxies,
+}
+
+/// What becomes of a namespace nobody configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownNamespaces {
+    /// It is served: https only, without credentials, and only from public addresses.
+    #[default]
+    Public,
+    /// It is not served here.
+    Deny,
+}
+
+/// One upstream configured by name. It may have private addresses and plain http.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// The canonical name.
+    pub namespace: Namespace,
+    /// Base URLs, in the order they are asked; never empty. Scheme http or https, no user info, query or fragment.
+    pub endpoints: Vec<Url>,
+    /// Other names of the same registry.
+    pub aliases: Vec<Namespace>,
+    /// CA certificates (PEM) trusted for this upstream beside the usual roots.
+    pub ca: Option<Arc<[u8]>>,
+    /// Further hosts that may issue its tokens, and receive its credentials for that.
+    pub realms: Vec<Namespace>,
+}
+
+/// A user name and a password. Both empty means anonymous and is `None` wherever a credential is optional.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Credential {
+    /// The user name.
+    pub username: String,
+    /// The password or token.
+    pub password: Secret,
+}
+
+/// A text that must never be printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Takes the text in.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Credentials by namespace and repository prefix.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    entries: Vec<CredentialEntry>,
+}
+
+/// One line of the credentials file.
+#[derive(Debug, Clone)]
+pub struct CredentialEntry {
+    /// The canonical namespace the credential belongs to.
+    pub namespace: Namespace,
+    /// The first parts of the repositories it covers, without slashes at the ends; empty covers all.
+    pub prefix: String,
+    /// The credential; `None` makes the repositories below `prefix` anonymous.
+    pub credential: Option<Credential>,
+}
+
+impl Credentials {
+    /// Takes the entries in, in any order.
+    pub fn new(mut entries: Vec<CredentialEntry>) -> Self {
+        // Longest prefix first, so the first that fits is the one that counts.
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+        Self { entries }
+    }
+
+    /// The credential for `repository` of `namespace`: that of the longest prefix of whole parts.
+    pub fn find(&self, namespace: &Namespace, repository: &str) -> Option<&Credential> {
+        let covers = |entry: &&CredentialEntry| {
+            entry.namespace == *namespace
+                && (entry.prefix.is_empty()
+                    || repository
+                        .strip_prefix(&*entry.prefix)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        };
+        self.entries.iter().find(covers)?.credential.as_ref()
+    }
+}
+
+/// The proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` and their lower-case forms,
+/// as they are written there; empty when unset.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// For `http:` upstreams.
+    pub http: String,
+    /// For `https:` upstreams.
+    pub https: String,
+    /// For both, where neither is set.
+    pub all: String,
+    /// Hosts, domains and CIDR blocks that are reached directly.
+    pub no: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(prefix: &str, username: &str) -> CredentialEntry {
+        let credential = (!username.is_empty()).then(|| Credential {
+            username: username.to_owned(),
+            password: Secret::new("hunter2"),
+        });
+        CredentialEntry {
+            namespace: "ghcr.io".parse().expect("a namespace"),
+            prefix: prefix.to_owned(),
+            credential,
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_of_whole_parts_wins() {
+        let credentials = Credentials::new(vec![
+            entry("", "all"),
+            entry("team", "team"),
+            entry("team/open", ""),
+        ]);
+        let find = |namespace: &str, repository: &str| {
+            let namespace = namespace.parse().expect("a namespace");
+            credentials
+                .find(&namespace, repository)
+                .map(|found| found.username.clone())
+        };
+        assert_eq!(find("ghcr.io", "other/app").as_deref(), Some("all"));
+        assert_eq!(find("ghcr.io", "teamwork/app").as_deref(), Some("all"));
+        assert_eq!(find("ghcr.io", "team/app").as_deref(), Some("team"));
+        assert_eq!(find("ghcr.io", "team").as_deref(), Some("team"));
+        assert_eq!(find("ghcr.io", "team/open/app"), None);
+        assert_eq!(find("quay.io", "team/app"), None);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        assert!(!format!("{:?}", entry("", "user")).contains("hunter2"));
+    }
+}

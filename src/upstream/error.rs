@@ -1,0 +1,86 @@
+//! What can go wrong upstream, by what the caller can do about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why an upstream did not give what was asked. `Clone`, because one answer may go to many waiters.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Upstream says that it does not have it: the only error that may become a 404.
+    #[error("upstream does not have it")]
+    NotFound,
+    /// Upstream, or its token endpoint, says no: 401 or 403 after our own attempt to authenticate.
+    #[error("upstream refuses access: {0}")]
+    Denied(String),
+    /// Upstream asks us to come back later (429).
+    #[error("upstream limits the rate of requests")]
+    RateLimited {
+        /// When to come back, where upstream said so.
+        retry_after: Option<Duration>,
+    },
+    /// Upstream cannot be reached or answers with a 5xx.
+    #[error("upstream is unavailable")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Upstream is silent.
+    #[error("upstream timed out: {0}")]
+    TimedOut(Silence),
+    /// Upstream sends more than we take.
+    #[error("upstream sends more than {bytes_max} bytes")]
+    TooLarge {
+        /// The limit that was passed.
+        bytes_max: u64,
+    },
+    /// Upstream answers with something a registry does not answer.
+    #[error("upstream does not speak the registry protocol: {0}")]
+    Protocol(String),
+    /// We do not go there: a private address for an unconfigured namespace, a realm or redirect that is not allowed.
+    #[error("refused to follow: {0}")]
+    Refused(String),
+    /// The request already went through this mirror.
+    #[error("the request already went through this mirror")]
+    Loop,
+}
+
+/// Where upstream fell silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Silence {
+    /// No connection.
+    #[error("no connection")]
+    Connect,
+    /// No response headers.
+    #[error("no response headers")]
+    Headers,
+    /// No further byte of a body.
+    #[error("no further byte of the body")]
+    Body,
+}
+
+impl Error {
+    /// The metric label of this error.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Denied(_) => "denied",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
+            Self::TimedOut(_) => "timed_out",
+            Self::TooLarge { .. } => "too_large",
+            Self::Protocol(_) => "protocol",
+            Self::Refused(_) => "refused",
+            Self::Loop => "loop",
+        }
+    }
+
+    /// Whether the same request may succeed elsewhere or later, so that a stale copy may stand in and another
+    /// endpoint may be asked.
+    pub const fn is_trouble(&self) -> bool {
+        match self {
+            Self::RateLimited { .. }
+            | Self::Unavailable(_)
+            | Self::TimedOut(_)
+            | Self::TooLarge { .. }
+            | Self::Protocol(_) => true,
+            Self::NotFound | Self::Denied(_) | Self::Refused(_) | Self::Loop => false,
+        }
+    }
+}
