@@ -1,5 +1,6 @@
 //! One HTTP port in front of every container registry.
 
+pub mod storage;
 pub mod upstream;
 
 pub mod clock;

@@ -1,0 +1,94 @@
+//! How an answer came about: one word for the log, the metric and the `Cache-Status` header.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// From the cache, with no upstream request.
+    Hit,
+    /// From upstream.
+    Miss {
+        /// Whether somebody else's request for the same content was joined.
+        collapsed: bool,
+        /// Whether the content was, or is being, stored.
+        stored: bool,
+    },
+    /// From the cache, after upstream said that it still holds.
+    Revalidated,
+    /// From the cache, although upstream could not say whether it still holds.
+    Stale {
+        /// For how long it has not been fresh any more.
+        by: Duration,
+    },
+    /// From upstream, past the cache.
+    Bypass(BypassReason),
+}
+
+/// Why the cache was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BypassReason {
+    /// Storage is failing, and upstream answers.
+    StorageFailed,
+}
+
+impl Outcome {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss { collapsed: false, .. } => "miss",
+            Self::Miss { collapsed: true, .. } => "coalesced",
+            Self::Revalidated => "revalidated",
+            Self::Stale { .. } => "stale",
+            Self::Bypass(BypassReason::StorageFailed) => "bypass",
+        }
+    }
+
+    /// Where the bytes that were sent came from: the metric label.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Hit | Self::Revalidated | Self::Stale { .. } => "cache",
+            Self::Miss { .. } | Self::Bypass(_) => "upstream",
+        }
+    }
+}
+
+/// The value of the `Cache-Status` header (RFC 9211).
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("entrepot; ")?;
+        match self {
+            Self::Hit => f.write_str("hit"),
+            Self::Miss { collapsed, stored } => {
+                f.write_str("fwd=miss")?;
+                f.write_str(if *collapsed { "; collapsed" } else { "" })?;
+                f.write_str(if *stored { "; stored" } else { "" })
+            }
+            Self::Revalidated => f.write_str("fwd=stale; fwd-status=200; detail=revalidated"),
+            // Section 2.5: a negative ttl says that the response is stale, and by how much.
+            Self::Stale { by } => write!(f, "hit; ttl=-{}; detail=stale", by.as_secs()),
+            Self::Bypass(BypassReason::StorageFailed) => {
+                f.write_str("fwd=bypass; detail=storage-failed")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_that_of_rfc_9211() {
+        let check = |outcome: Outcome, expected: &str| assert_eq!(outcome.to_string(), expected);
+        check(Outcome::Hit, "entrepot; hit");
+        check(Outcome::Miss { collapsed: false, stored: true }, "entrepot; fwd=miss; stored");
+        check(
+            Outcome::Miss { collapsed: true, stored: true },
+            "entrepot; fwd=miss; collapsed; stored",
+        );
+        check(Outcome::Stale { by: Duration::from_secs(90) }, "entrepot; hit; ttl=-90; detail=stale");
+    }
+}

@@ -1,0 +1,123 @@
+//! A file on its way in: it has a temporary name and a lock until its content is known to be right.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use super::layout::Place;
+use super::local::{FILE_MODE, Local};
+use super::{Error, Operation};
+
+/// A growing file. Dropped without [`Ingest::publish`], it is removed.
+#[derive(Debug)]
+pub struct Ingest {
+    local: Local,
+    directory: OwnedFd,
+    name: String,
+    destination: Place,
+    file: Arc<File>,
+    published: bool,
+}
+
+impl Ingest {
+    /// Makes the file `name` in `directory` and locks it.
+    pub(super) fn create(
+        local: Local,
+        directory: OwnedFd,
+        name: String,
+        destination: Place,
+        size: Option<u64>,
+    ) -> io::Result<Self> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let descriptor = openat(&directory, &name, flags, Mode::from_raw_mode(FILE_MODE))?;
+        let file = Arc::new(File::from(descriptor));
+        // From here on the file is removed on every way out.
+        let ingest = Self {
+            local,
+            directory,
+            name,
+            destination,
+            file,
+            published: false,
+        };
+        // Tells a process that starts while this one runs that the file is in use. Between `open` and here it could
+        // be taken for a leftover and removed; publishing then fails, and the blob is fetched once more.
+        rustix::fs::flock(
+            ingest.file.as_fd(),
+            FlockOperation::NonBlockingLockExclusive,
+        )?;
+        if let Some(size) = size.filter(|&size| size > 0) {
+            match rustix::fs::fallocate(&ingest.file, FallocateFlags::empty(), 0, size) {
+                // A full disk shows now rather than at the last byte. Where the file system cannot say, it shows then.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(ingest)
+    }
+
+    /// The file, for those who read what is already there. It stays readable after publishing and after removal.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Writes `chunks`, one after the other, from `offset` on.
+    ///
+    /// # Errors
+    /// `Write`; how much was written is then unknown.
+    pub fn write_at(&self, chunks: &[Bytes], offset: u64) -> Result<(), Error> {
+        let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut slices = &mut slices[..];
+        let mut offset = offset;
+        // Leading empty slices would make an honest 0 look like a full device.
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            match rustix::io::pwritev(&self.file, slices, offset) {
+                Ok(0) => return Err(Operation::Write.failed(io::ErrorKind::WriteZero)),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut slices, written);
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Operation::Write.failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the content durable and gives it its final name. To be called once the content is known to be right.
+    ///
+    /// A failed fsync is not tried again: the kernel may have dropped the pages and would then call it a success
+    /// (Rebello et al., USENIX ATC 2020).
+    ///
+    /// # Errors
+    /// `Publish`; nothing stands under the final name that was not there before.
+    pub fn publish(mut self) -> Result<(), Error> {
+        self.try_publish()
+            .map_err(|error| Operation::Publish.failed(error))?;
+        self.published = true;
+        Ok(())
+    }
+
+    fn try_publish(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        let shelf = self.local.make_directory(&self.destination.directory)?;
+        rustix::fs::renameat(&self.directory, &self.name, &shelf, &self.destination.file)?;
+        Ok(rustix::fs::fsync(&shelf)?)
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if !self.published {
+            // It may be gone already; and what cannot be removed now is removed at the next start.
+            let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Where things lie below the cache directory. The only place that knows.
+//!
+//! ```text
+//! v1/blobs/<algorithm>/<2 hex>/<hex>   final, immutable, verified
+//! v1/ingest/<hex>.<random>             growing, locked while in use
+//! v1/manifests/<2 hex>/<algorithm>-<hex>.json   says that a blob is a manifest, and of which type
+//! v1/tags/<2 hex>/<hex>.json           what a tag pointed to, and when that was known
+//! ```
+//!
+//! Every name is hex that was computed here, so nothing a client or an upstream wrote ever becomes a path. The
+//! records say in their content what they are about.
+
+use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Tag};
+
+/// The version of the format, and the directory that is ours. Another format is another directory.
+pub(super) const VERSION: &str = "v1";
+
+/// A directory below the cache directory, and a file name in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Parts of the directory, from the cache directory down.
+    pub(super) directory: Vec<String>,
+    /// The file in it.
+    pub(super) file: String,
+}
+
+impl Place {
+    fn new<const N: usize>(directory: [&str; N], file: String) -> Self {
+        let parts = [VERSION].into_iter().chain(directory).map(str::to_owned);
+        Self {
+            directory: parts.collect(),
+            file,
+        }
+    }
+
+    /// The whole path, relative to the cache directory.
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.directory.join("/"), self.file)
+    }
+}
+
+/// Which small record is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKey<'a> {
+    /// That a blob is a manifest.
+    Manifest(&'a Digest),
+    /// What a tag points to.
+    Tag(&'a Namespace, &'a RepositoryName, &'a Tag),
+}
+
+/// Where a blob lies once it is verified.
+pub(super) fn blob(digest: &Digest) -> Place {
+    let hex = digest.hex();
+    Place::new(
+        ["blobs", digest.algorithm().as_str(), &hex[..2]],
+        hex.clone(),
+    )
+}
+
+/// Where a blob grows until then. `random` tells apart two processes that fill the same blob.
+pub(super) fn ingest(digest: &Digest, random: u64) -> Place {
+    Place::new(["ingest"], format!("{}.{random:016x}", digest.hex()))
+}
+
+/// The directory in which blobs grow.
+pub(super) fn ingest_directory() -> [&'static str; 2] {
+    [VERSION, "ingest"]
+}
+
+/// Where a record lies.
+pub(super) fn record(key: RecordKey<'_>) -> Place {
+    match key {
+        RecordKey::Manifest(digest) => {
+            let hex = digest.hex();
+            let file = format!("{}-{hex}.json", digest.algorithm().as_str());
+            Place::new(["manifests", &hex[..2]], file)
+        }
+        RecordKey::Tag(namespace, repository, tag) => {
+            // Neither a namespace nor a repository holds a space, so no two keys make the same text.
+            let text = format!("{namespace} {repository} {tag}");
+            let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
+            Place::new(["tags", &hex[..2]], format!("{hex}.json"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_design() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let hex = digest.hex();
+        assert_eq!(blob(&digest).path(), format!("v1/blobs/sha256/e3/{hex}"));
+        assert_eq!(
+            ingest(&digest, 1).path(),
+            format!("v1/ingest/{hex}.0000000000000001")
+        );
+        assert_eq!(
+            record(RecordKey::Manifest(&digest)).path(),
+            format!("v1/manifests/e3/sha256-{hex}.json")
+        );
+    }
+
+    #[test]
+    fn different_tags_have_different_records() {
+        let place = |namespace: &str, repository: &str, tag: &str| {
+            record(RecordKey::Tag(
+                &namespace.parse().unwrap(),
+                &repository.parse().unwrap(),
+                &tag.parse().unwrap(),
+            ))
+        };
+        assert_eq!(place("a.io", "b/c", "d"), place("a.io", "b/c", "d"));
+        assert_ne!(place("a.io", "b/c", "d"), place("a.io", "b/c", "D"));
+        assert_ne!(place("a.io", "b/c", "d"), place("b.io", "b/c", "d"));
+    }
+}

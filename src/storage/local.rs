@@ -1,0 +1,439 @@
+//! A directory of blobs. Every call blocks: run it where blocking is allowed.
+//!
+//! All access is relative to one held descriptor, follows no symbolic link and never waits on a FIFO, so a stranger
+//! who can write to the directory can cost misses and nothing else.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, fstat, openat, openat2,
+};
+use rustix::io::Errno;
+
+use super::layout::{self, Place, RecordKey};
+use super::{Error, Ingest, Operation};
+use crate::oci::Digest;
+
+/// Directories are ours and our group's to read.
+const DIRECTORY_MODE: u32 = 0o750;
+
+/// Files likewise; nothing here is ever executed.
+pub(super) const FILE_MODE: u32 = 0o640;
+
+/// Longest record that is read, in bytes. A tag record is some hundred.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Blobs by digest and records by key, in a directory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// The cache directory itself, held open. What is below is looked up anew each time, because it may be deleted
+    /// at any time.
+    base: Arc<OwnedFd>,
+}
+
+/// A blob that was verified when it was stored.
+#[derive(Debug, Clone)]
+pub struct StoredBlob {
+    /// The open file. It stays readable when its name is deleted.
+    pub file: Arc<File>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Why a directory cannot be the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not there and cannot be made.
+    #[error("cannot create the cache directory {}", .path.display())]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It is there, but nothing can be made in it.
+    #[error(
+        "cannot write to the cache directory {}: it must be writable by uid {uid}",
+        .path.display()
+    )]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// Who we are.
+        uid: u32,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The part of it that is ours belongs to somebody else, who could put anything into it.
+    #[error(
+        "{} belongs to uid {owner}, but this process is uid {uid}: remove it or run as its owner",
+        .path.display()
+    )]
+    Stranger {
+        /// The subdirectory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        uid: u32,
+    },
+}
+
+impl Local {
+    /// Opens `directory`, making it where it is missing, proves that it can be written to, and removes what dead
+    /// processes left half-written.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let create = |source| OpenError::Create {
+            path: directory.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(directory).map_err(create)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let base = rustix::fs::open(directory, flags, Mode::empty())
+            .map_err(|errno| create(errno.into()))?;
+        let local = Self {
+            base: Arc::new(base),
+        };
+        let uid = rustix::process::geteuid().as_raw();
+        let not_writable = |source: io::Error| OpenError::NotWritable {
+            path: directory.to_owned(),
+            uid,
+            source,
+        };
+        let ours = local
+            .make_directory(&[layout::VERSION])
+            .map_err(not_writable)?;
+        let owner = fstat(&ours)
+            .map_err(|errno| not_writable(errno.into()))?
+            .st_uid;
+        if owner != uid {
+            return Err(OpenError::Stranger {
+                path: directory.join(layout::VERSION),
+                owner,
+                uid,
+            });
+        }
+        let ingest = local
+            .make_directory(&layout::ingest_directory())
+            .map_err(not_writable)?;
+        prove_writable(&ingest).map_err(not_writable)?;
+        remove_leftovers(&ingest).map_err(not_writable)?;
+        Ok(local)
+    }
+
+    /// The blob stored under `digest`, if there is one.
+    ///
+    /// # Errors
+    /// `Open` when the file is there but cannot be opened.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, Error> {
+        let Some(file) = self.open_file(&layout::blob(digest))? else {
+            return Ok(None);
+        };
+        let size = file
+            .metadata()
+            .map_err(|error| Operation::Open.failed(error))?
+            .len();
+        // An empty file where there should be content is what a crash leaves on some file systems.
+        let truncated = size == 0 && *digest != Digest::of(digest.algorithm(), b"");
+        Ok((!truncated).then(|| StoredBlob {
+            file: Arc::new(file),
+            size,
+        }))
+    }
+
+    /// A file in which the blob `digest` may grow, with `size` bytes set aside where that is known.
+    ///
+    /// # Errors
+    /// `Create` when it cannot be made or there is no room for `size` bytes.
+    pub fn ingest(&self, digest: &Digest, size: Option<u64>) -> Result<Ingest, Error> {
+        let failed = |error: io::Error| Operation::Create.failed(error);
+        let place = layout::ingest(digest, fastrand::u64(..));
+        let directory = self.make_directory(&place.directory).map_err(failed)?;
+        Ingest::create(
+            self.clone(),
+            directory,
+            place.file,
+            layout::blob(digest),
+            size,
+        )
+        .map_err(failed)
+    }
+
+    /// The record of `key`, if there is one. What it says is for the caller to check.
+    ///
+    /// # Errors
+    /// `Open` or `Read` when it is there but cannot be read.
+    pub fn record(&self, key: RecordKey<'_>) -> Result<Option<Vec<u8>>, Error> {
+        let Some(file) = self.open_file(&layout::record(key))? else {
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        file.take(RECORD_BYTES_MAX)
+            .read_to_end(&mut content)
+            .map_err(|error| Operation::Read.failed(error))?;
+        Ok(Some(content))
+    }
+
+    /// Writes the record of `key`, whole or not at all.
+    ///
+    /// # Errors
+    /// The step that failed; the record is then as it was.
+    pub fn write_record(&self, key: RecordKey<'_>, content: &[u8]) -> Result<(), Error> {
+        let failed = |error: io::Error| Operation::Create.failed(error);
+        let directory = self
+            .make_directory(&layout::ingest_directory())
+            .map_err(failed)?;
+        let name = format!("record.{:016x}", fastrand::u64(..));
+        let ingest = Ingest::create(self.clone(), directory, name, layout::record(key), None)
+            .map_err(failed)?;
+        ingest
+            .file()
+            .as_ref()
+            .write_all(content)
+            .map_err(|error| Operation::Write.failed(error))?;
+        ingest.publish()
+    }
+
+    /// Removes the record of `key`. One that is not there counts as removed.
+    ///
+    /// # Errors
+    /// `Remove` when it is there and stays.
+    pub fn remove_record(&self, key: RecordKey<'_>) -> Result<(), Error> {
+        let path = layout::record(key).path();
+        match rustix::fs::unlinkat(&self.base, path, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Operation::Remove.failed(errno)),
+        }
+    }
+
+    /// Opens a regular file for reading. Whatever else stands in its place is not there as far as we care.
+    fn open_file(&self, place: &Place) -> Result<Option<File>, Error> {
+        // NONBLOCK: opening a FIFO somebody planted must not wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let path = place.path();
+        let opened = match openat2(&self.base, &path, flags, Mode::empty(), resolve) {
+            // Kernels before 5.6, and sandboxes that do not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => openat(&self.base, &path, flags, Mode::empty()),
+            opened => opened,
+        };
+        match opened {
+            Ok(descriptor) => {
+                let stat = fstat(&descriptor).map_err(|errno| Operation::Open.failed(errno))?;
+                let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+                Ok(regular.then(|| File::from(descriptor)))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(None),
+            Err(errno) => Err(Operation::Open.failed(errno)),
+        }
+    }
+
+    /// Opens a directory below the base, making every part that is missing. No part may be a symbolic link.
+    pub(super) fn make_directory<S: AsRef<str>>(&self, parts: &[S]) -> io::Result<OwnedFd> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut parent: Option<OwnedFd> = None;
+        for part in parts {
+            let above = parent.as_ref().unwrap_or(&self.base);
+            let opened = match openat(above, part.as_ref(), flags, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+                    match rustix::fs::mkdirat(above, part.as_ref(), mode) {
+                        // Somebody else may have been faster.
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                    // A name that is not yet durable takes everything below it along when power fails.
+                    rustix::fs::fsync(above)?;
+                    openat(above, part.as_ref(), flags, Mode::empty())
+                }
+                opened => opened,
+            };
+            parent = Some(opened?);
+        }
+        parent.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+}
+
+/// Makes a file and removes it again: the one test that knows of owners, groups, mounts and quotas.
+fn prove_writable(directory: &OwnedFd) -> io::Result<()> {
+    let name = format!("probe.{:016x}", fastrand::u64(..));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat(directory, &name, flags, Mode::from_raw_mode(FILE_MODE))?;
+    Ok(rustix::fs::unlinkat(directory, &name, AtFlags::empty())?)
+}
+
+/// Removes the ingest files whose process is gone. A living process, perhaps the one this one takes over from, holds
+/// a lock on its own.
+fn remove_leftovers(ingest: &OwnedFd) -> io::Result<()> {
+    for entry in rustix::fs::Dir::read_from(ingest)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(file) = openat(ingest, name, flags, Mode::empty()) else {
+            continue;
+        };
+        if rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // What a stranger made undeletable is a stranger's; it costs room, not correctness.
+            let _ = rustix::fs::unlinkat(ingest, name, AtFlags::empty());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn open() -> (tempfile::TempDir, Local) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let local = Local::open(directory.path()).expect("a writable directory");
+        (directory, local)
+    }
+
+    fn store(local: &Local, content: &'static [u8]) -> Digest {
+        let digest = Digest::of(Algorithm::Sha256, content);
+        let ingest = local
+            .ingest(&digest, Some(content.len() as u64))
+            .expect("an ingest file");
+        let (head, tail) = content.split_at(content.len() / 2);
+        let chunks = [
+            Bytes::from_static(head),
+            Bytes::new(),
+            Bytes::from_static(tail),
+        ];
+        ingest.write_at(&chunks, 0).expect("written");
+        ingest.publish().expect("published");
+        digest
+    }
+
+    fn read(blob: &StoredBlob) -> Vec<u8> {
+        let mut content = Vec::new();
+        (&*blob.file).read_to_end(&mut content).expect("read");
+        content
+    }
+
+    fn files_below(directory: &Path, name: &str) -> usize {
+        std::fs::read_dir(directory.join("v1").join(name)).map_or(0, Iterator::count)
+    }
+
+    #[test]
+    fn a_published_blob_is_found_by_its_digest() {
+        let (_directory, local) = open();
+        for content in [&b"some bytes"[..], b""] {
+            let digest = store(&local, content);
+            let blob = local.blob(&digest).expect("readable").expect("there");
+            assert_eq!(
+                (blob.size, read(&blob)),
+                (content.len() as u64, content.to_vec())
+            );
+        }
+        assert!(
+            local
+                .blob(&Digest::of(Algorithm::Sha256, b"other"))
+                .expect("readable")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_blob_that_is_not_published_leaves_nothing() {
+        let (directory, local) = open();
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        drop(local.ingest(&digest, Some(1)).expect("an ingest file"));
+        assert_eq!(files_below(directory.path(), "ingest"), 0);
+        assert!(local.blob(&digest).expect("readable").is_none());
+    }
+
+    #[test]
+    fn leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
+        let (directory, local) = open();
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let living = local.ingest(&digest, Some(1)).expect("an ingest file");
+        std::fs::write(directory.path().join("v1/ingest/dead"), b"half").expect("written");
+        Local::open(directory.path()).expect("opened beside the living");
+        assert_eq!(files_below(directory.path(), "ingest"), 1);
+        living
+            .write_at(&[Bytes::from_static(b"x")], 0)
+            .expect("written");
+        living.publish().expect("published");
+    }
+
+    #[test]
+    fn what_a_stranger_puts_in_place_of_a_blob_is_a_miss() {
+        let (directory, local) = open();
+        let digest = store(&local, b"some bytes");
+        let path = directory.path().join(layout::blob(&digest).path());
+        let missing = || local.blob(&digest).expect("no error").is_none();
+
+        std::fs::remove_file(&path).expect("removed");
+        symlink("/etc/passwd", &path).expect("linked");
+        assert!(missing(), "a symbolic link is not followed");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("made");
+        assert!(missing(), "a directory is no blob");
+        std::fs::remove_dir(&path).expect("removed");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).expect("made");
+        assert!(missing(), "a FIFO is not waited for");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, b"").expect("written");
+        assert!(missing(), "an empty file is not the content");
+    }
+
+    #[test]
+    fn a_directory_emptied_by_a_stranger_costs_misses_only() {
+        let (directory, local) = open();
+        let digest = store(&local, b"some bytes");
+        let held = local.blob(&digest).expect("readable").expect("there");
+        std::fs::remove_dir_all(directory.path().join("v1")).expect("emptied");
+        assert!(local.blob(&digest).expect("no error").is_none());
+        assert_eq!(read(&held), b"some bytes");
+        store(&local, b"some bytes");
+        assert!(local.blob(&digest).expect("readable").is_some());
+    }
+
+    #[test]
+    fn records_are_written_whole_and_replaced() {
+        let (directory, local) = open();
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let key = RecordKey::Manifest(&digest);
+        assert_eq!(local.record(key).expect("readable"), None);
+        for content in [&b"first, longer"[..], b"second"] {
+            local.write_record(key, content).expect("written");
+            assert_eq!(
+                local.record(key).expect("readable").as_deref(),
+                Some(content)
+            );
+        }
+        local.remove_record(key).expect("removed");
+        local
+            .remove_record(key)
+            .expect("removing what is not there is no error");
+        assert_eq!(local.record(key).expect("readable"), None);
+        assert_eq!(files_below(directory.path(), "ingest"), 0);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, b"").expect("written");
+        let error = Local::open(&file.join("cache")).expect_err("a file is no directory");
+        assert!(error.to_string().contains("file/cache"), "{error}");
+    }
+}

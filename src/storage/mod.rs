@@ -1,0 +1,72 @@
+//! Bytes at rest, by digest, and the small records beside them. Knows no upstream and no HTTP.
+//!
+//! The directory is the truth: nothing in memory says that a blob is present. Whatever is deleted, by whomever, is a
+//! miss the next time it is asked for.
+
+mod layout;
+pub use layout::RecordKey;
+
+mod local;
+pub use local::{Local, OpenError, StoredBlob};
+
+mod ingest;
+pub use ingest::Ingest;
+
+use std::io;
+use std::sync::Arc;
+
+/// Why storage did not do what was asked. The answer is always the same: do without.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("storage cannot {operation}")]
+pub struct Error {
+    /// What was tried; the metric label.
+    pub operation: Operation,
+    /// What the operating system said.
+    #[source]
+    pub cause: Arc<io::Error>,
+}
+
+/// What was asked of storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Open a stored blob or record.
+    Open,
+    /// Read from one.
+    Read,
+    /// Make a file for a blob on its way in.
+    Create,
+    /// Write to it.
+    Write,
+    /// Make it durable and give it its final name.
+    Publish,
+    /// Remove a record.
+    Remove,
+}
+
+impl Operation {
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Create => "create",
+            Self::Write => "write",
+            Self::Publish => "publish",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// Wraps what the operating system said about this operation.
+    fn failed(self, cause: impl Into<io::Error>) -> Error {
+        Error {
+            operation: self,
+            cause: Arc::new(cause.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
