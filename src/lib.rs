@@ -1,7 +1,10 @@
 //! One HTTP port in front of every container registry.
 
+pub mod server;
+
 pub mod upstream;
 
 pub mod clock;
+pub mod metrics;
 pub mod oci;
 pub mod single_flight;
