@@ -1,0 +1,512 @@
+//! Every metric and label, declared once.
+//!
+//! Labels are bounded: the words are the closed sets of the code that reports them, and an `upstream` is what
+//! `upstream::Directory::label` gives, never text of a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// From a hit in memory to a layer over a slow link, in seconds.
+const REQUEST_SECONDS: [f64; 12] = [
+    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0, 1800.0,
+];
+
+/// From a registry next door to the longest wait for a head, in seconds.
+const FIRST_BYTE_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// The counts and times of this process. Cheap to clone; all clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<KindLabel, Histogram, fn() -> Histogram>,
+    served_bytes: Family<ServedLabels, Counter>,
+    upstream_requests: Family<UpstreamRequestLabels, Counter>,
+    upstream_first_byte_seconds: Family<UpstreamLabel, Histogram, fn() -> Histogram>,
+    upstream_request_seconds: Family<UpstreamLabel, Histogram, fn() -> Histogram>,
+    upstream_bytes: Family<UpstreamLabel, Counter>,
+    upstream_retries: Family<ReasonLabel, Counter>,
+    fills: Gauge,
+    fill_waiters: Gauge,
+    storage_errors: Family<OperationLabel, Counter>,
+    digest_mismatches: Family<UpstreamLabel, Counter>,
+    connections: Gauge,
+    connections_accepted: Counter,
+    accept_errors: Family<ReasonLabel, Counter>,
+    bodies: Family<EndLabel, Counter>,
+    panics: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    upstream: String,
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServedLabels {
+    upstream: String,
+    source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabel {
+    upstream: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamRequestLabels {
+    upstream: String,
+    method: &'static str,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    op: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabel {
+    end: &'static str,
+}
+
+/// One of the things a gauge counts: it is there as long as this value is.
+#[derive(Debug)]
+#[must_use = "the gauge goes down again when this is dropped"]
+pub struct Counted(Gauge);
+
+impl Metrics {
+    /// The media type of [`Metrics::render`].
+    pub const CONTENT_TYPE: &'static str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// Metrics that all stand at zero.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner::new()))
+    }
+
+    /// All metrics in the text format of OpenMetrics 1.0.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` cannot fail, and every label here has an encoding.
+        if let Err(error) = encode(&mut text, &self.0.registry) {
+            tracing::error!(%error, "the metrics could not be rendered");
+        }
+        text
+    }
+
+    /// A client's request was answered, `duration` after its head was read until its body had ended.
+    /// `kind` is `blob`, `manifest`, `tag` or the like, `result` the outcome or `error`.
+    pub fn request(
+        &self,
+        upstream: &str,
+        kind: &'static str,
+        result: &'static str,
+        duration: Duration,
+    ) {
+        let labels = RequestLabels {
+            upstream: upstream.to_owned(),
+            kind,
+            result,
+        };
+        self.0.requests.get_or_create(&labels).inc();
+        self.0
+            .request_seconds
+            .get_or_create(&KindLabel { kind })
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Body bytes went to a client; `source` is `cache` or `upstream`.
+    pub fn served_bytes(&self, upstream: &str, source: &'static str, bytes: u64) {
+        let labels = ServedLabels {
+            upstream: upstream.to_owned(),
+            source,
+        };
+        self.0.served_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// An upstream answered with the head of a response, `waited` after it was asked; `code` is `None` when no
+    /// answer came.
+    pub fn upstream_request(
+        &self,
+        upstream: &str,
+        method: &'static str,
+        code: Option<u16>,
+        waited: Duration,
+    ) {
+        let labels = UpstreamRequestLabels {
+            upstream: upstream.to_owned(),
+            method,
+            code: code_label(code),
+        };
+        self.0.upstream_requests.get_or_create(&labels).inc();
+        if code.is_some() {
+            self.0
+                .upstream_first_byte_seconds
+                .get_or_create(&UpstreamLabel::new(upstream))
+                .observe(waited.as_secs_f64());
+        }
+    }
+
+    /// A request to an upstream is over, its body read or given up, `duration` after it was asked.
+    pub fn upstream_request_ended(&self, upstream: &str, duration: Duration) {
+        self.0
+            .upstream_request_seconds
+            .get_or_create(&UpstreamLabel::new(upstream))
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Body bytes came from an upstream.
+    pub fn upstream_bytes(&self, upstream: &str, bytes: u64) {
+        self.0
+            .upstream_bytes
+            .get_or_create(&UpstreamLabel::new(upstream))
+            .inc_by(bytes);
+    }
+
+    /// A request to an upstream is made again.
+    pub fn upstream_retry(&self, reason: &'static str) {
+        self.0
+            .upstream_retries
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
+    }
+
+    /// A fill is under way for as long as the returned value lives.
+    pub fn fill(&self) -> Counted {
+        Counted::new(&self.0.fills)
+    }
+
+    /// A reader waits for bytes of a fill for as long as the returned value lives.
+    pub fn fill_waiter(&self) -> Counted {
+        Counted::new(&self.0.fill_waiters)
+    }
+
+    /// The storage failed at `op`.
+    pub fn storage_error(&self, op: &'static str) {
+        self.0
+            .storage_errors
+            .get_or_create(&OperationLabel { op })
+            .inc();
+    }
+
+    /// An upstream sent bytes that are not those of the digest asked for.
+    pub fn digest_mismatch(&self, upstream: &str) {
+        self.0
+            .digest_mismatches
+            .get_or_create(&UpstreamLabel::new(upstream))
+            .inc();
+    }
+
+    /// A client's connection was accepted, and is open for as long as the returned value lives.
+    pub fn connection(&self) -> Counted {
+        self.0.connections_accepted.inc();
+        Counted::new(&self.0.connections)
+    }
+
+    /// A connection could not be accepted, or had to wait in the backlog because too many were open.
+    pub fn accept_error(&self, reason: &'static str) {
+        self.0
+            .accept_errors
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
+    }
+
+    /// The body of a response came to its end; `end` is `ended`, `failed` or `cancelled`.
+    pub fn body(&self, end: &'static str) {
+        self.0.bodies.get_or_create(&EndLabel { end }).inc();
+    }
+
+    /// Handling a request panicked: a bug.
+    pub fn panic(&self) {
+        self.0.panics.inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn new() -> Self {
+        let mut inner = Self {
+            registry: Registry::with_prefix("entrepot"),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+            served_bytes: Family::default(),
+            upstream_requests: Family::default(),
+            upstream_first_byte_seconds: Family::new_with_constructor(|| {
+                Histogram::new(FIRST_BYTE_SECONDS)
+            }),
+            upstream_request_seconds: Family::new_with_constructor(|| {
+                Histogram::new(REQUEST_SECONDS)
+            }),
+            upstream_bytes: Family::default(),
+            upstream_retries: Family::default(),
+            fills: Gauge::default(),
+            fill_waiters: Gauge::default(),
+            storage_errors: Family::default(),
+            digest_mismatches: Family::default(),
+            connections: Gauge::default(),
+            connections_accepted: Counter::default(),
+            accept_errors: Family::default(),
+            bodies: Family::default(),
+            panics: Counter::default(),
+        };
+        inner.register();
+        inner
+    }
+
+    /// Names and help texts. The encoder adds `_total` to counters and `_info` to the build.
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "build",
+            "The version that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register(
+            "requests",
+            "Requests of clients, by outcome",
+            self.requests.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "Time from the head of a request to the end of its answer",
+            self.request_seconds.clone(),
+        );
+        registry.register(
+            "served_bytes",
+            "Body bytes sent to clients",
+            self.served_bytes.clone(),
+        );
+        registry.register(
+            "upstream_requests",
+            "Requests to upstreams, by status; none where no answer came",
+            self.upstream_requests.clone(),
+        );
+        registry.register(
+            "upstream_ttfb_seconds",
+            "Time until an upstream answered with the head of a response",
+            self.upstream_first_byte_seconds.clone(),
+        );
+        registry.register(
+            "upstream_request_duration_seconds",
+            "Time until the answer of an upstream was read or given up",
+            self.upstream_request_seconds.clone(),
+        );
+        registry.register(
+            "upstream_bytes",
+            "Body bytes received from upstreams",
+            self.upstream_bytes.clone(),
+        );
+        registry.register(
+            "upstream_retries",
+            "Requests to upstreams that were made again",
+            self.upstream_retries.clone(),
+        );
+        registry.register(
+            "inflight_fills",
+            "Blobs on their way in",
+            self.fills.clone(),
+        );
+        registry.register(
+            "fill_waiters",
+            "Readers that wait for bytes of a blob on its way in",
+            self.fill_waiters.clone(),
+        );
+        registry.register(
+            "storage_errors",
+            "Operations the storage failed at",
+            self.storage_errors.clone(),
+        );
+        registry.register(
+            "digest_mismatch",
+            "Bodies of upstreams with other bytes than were asked for",
+            self.digest_mismatches.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections of clients",
+            self.connections.clone(),
+        );
+        registry.register(
+            "connections_accepted",
+            "Connections of clients that were accepted",
+            self.connections_accepted.clone(),
+        );
+        registry.register(
+            "accept_errors",
+            "Times that accepting a connection failed or had to wait",
+            self.accept_errors.clone(),
+        );
+        registry.register(
+            "bodies",
+            "Bodies of responses, by how they ended",
+            self.bodies.clone(),
+        );
+        registry.register(
+            "panics",
+            "Requests whose handling panicked",
+            self.panics.clone(),
+        );
+    }
+}
+
+// === impl UpstreamLabel ===
+
+impl UpstreamLabel {
+    fn new(upstream: &str) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// At most 502 values, whatever an upstream sends.
+fn code_label(code: Option<u16>) -> String {
+    match code {
+        Some(code @ 100..=599) => code.to_string(),
+        Some(_) => "other".to_owned(),
+        None => "none".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_line(metrics: &Metrics, expected: &str) {
+        let text = metrics.render();
+        assert!(
+            text.lines().any(|line| line == expected),
+            "{expected} is not in\n{text}"
+        );
+    }
+
+    #[test]
+    fn every_event_shows_under_its_name() {
+        let metrics = Metrics::new();
+        let second = Duration::from_secs(1);
+        metrics.request("docker.io", "tag", "hit", second);
+        metrics.served_bytes("docker.io", "cache", 7);
+        metrics.upstream_request("ghcr.io", "HEAD", Some(200), second);
+        metrics.upstream_request_ended("ghcr.io", second);
+        metrics.upstream_bytes("ghcr.io", 9);
+        metrics.upstream_retry("connect");
+        metrics.storage_error("publish");
+        metrics.digest_mismatch("other");
+        metrics.accept_error("descriptors");
+        metrics.body("cancelled");
+        metrics.panic();
+        for line in [
+            r#"entrepot_requests_total{upstream="docker.io",kind="tag",result="hit"} 1"#,
+            r#"entrepot_request_duration_seconds_bucket{le="1.0",kind="tag"} 1"#,
+            r#"entrepot_served_bytes_total{upstream="docker.io",source="cache"} 7"#,
+            r#"entrepot_upstream_requests_total{upstream="ghcr.io",method="HEAD",code="200"} 1"#,
+            r#"entrepot_upstream_ttfb_seconds_count{upstream="ghcr.io"} 1"#,
+            r#"entrepot_upstream_request_duration_seconds_sum{upstream="ghcr.io"} 1.0"#,
+            r#"entrepot_upstream_bytes_total{upstream="ghcr.io"} 9"#,
+            r#"entrepot_upstream_retries_total{reason="connect"} 1"#,
+            r#"entrepot_storage_errors_total{op="publish"} 1"#,
+            r#"entrepot_digest_mismatch_total{upstream="other"} 1"#,
+            r#"entrepot_accept_errors_total{reason="descriptors"} 1"#,
+            r#"entrepot_bodies_total{end="cancelled"} 1"#,
+            "entrepot_panics_total 1",
+            concat!(
+                r#"entrepot_build_info{version=""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""} 1"#
+            ),
+            "# EOF",
+        ] {
+            check_line(&metrics, line);
+        }
+    }
+
+    #[test]
+    fn a_gauge_counts_what_is_there() {
+        let metrics = Metrics::new();
+        let fill = metrics.fill();
+        let (first, second) = (metrics.connection(), metrics.connection());
+        check_line(&metrics, "entrepot_inflight_fills 1");
+        check_line(&metrics, "entrepot_fill_waiters 0");
+        check_line(&metrics, "entrepot_connections 2");
+        drop((fill, first));
+        check_line(&metrics, "entrepot_inflight_fills 0");
+        check_line(&metrics, "entrepot_connections 1");
+        check_line(&metrics, "entrepot_connections_accepted_total 2");
+        drop(second);
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let metrics = Metrics::new();
+        metrics.upstream_bytes("a\"b\\c\nd", 1);
+        check_line(
+            &metrics,
+            r#"entrepot_upstream_bytes_total{upstream="a\"b\\c\nd"} 1"#,
+        );
+    }
+
+    #[test]
+    fn statuses_that_do_not_exist_share_one_label() {
+        let metrics = Metrics::new();
+        let wait = Duration::ZERO;
+        metrics.upstream_request("u", "GET", Some(742), wait);
+        metrics.upstream_request("u", "GET", Some(0), wait);
+        metrics.upstream_request("u", "GET", None, wait);
+        check_line(
+            &metrics,
+            r#"entrepot_upstream_requests_total{upstream="u",method="GET",code="other"} 2"#,
+        );
+        check_line(
+            &metrics,
+            r#"entrepot_upstream_requests_total{upstream="u",method="GET",code="none"} 1"#,
+        );
+    }
+}

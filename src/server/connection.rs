@@ -1,0 +1,118 @@
+//! One connection from its acceptance to its last packet.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::accept::{Phase, Server, reached};
+use super::exchange::Exchange;
+use super::socket::{Line, Socket};
+use super::{Caller, Limits, Service};
+
+/// How long a client may take to close its side after we have closed ours.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much it may send meanwhile.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Bytes thrown away per read then.
+const LINGER_READ_BYTES: usize = 16 * 1024;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// By the client, by HTTP, by a deadline or by an error of its own.
+    Done,
+    /// By us, in the middle of a response, because the time to drain was over.
+    Aborted,
+}
+
+/// Serves a connection to its end. Its errors are its own: they go to the log and no further.
+pub(super) async fn serve<S: Service>(
+    stream: TcpStream,
+    caller: Caller,
+    server: Arc<Server<S>>,
+) -> Closed {
+    // Heads and small bodies leave in one write; waiting for more would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(peer = %caller.peer, %error, "the connection was gone at once");
+        return Closed::Done;
+    }
+    let line = Arc::new(Line::default());
+    let socket = Socket::new(stream, Arc::clone(&line), &server.limits);
+    let phase = server.phase.clone();
+    let exchange = Exchange::new(server, caller, line);
+    let mut connection = http().serve_connection(TokioIo::new(socket), exchange);
+
+    let closed = {
+        let mut draining = pin!(reached(phase.clone(), Phase::Draining));
+        let mut aborting = pin!(reached(phase, Phase::Aborting));
+        let mut is_draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                    if let Err(error) = result {
+                        let cause = std::error::Error::source(&error);
+                        tracing::debug!(peer = %caller.peer, %error, ?cause, "connection broke");
+                    }
+                    break Closed::Done;
+                }
+                () = &mut draining, if !is_draining => {
+                    is_draining = true;
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                }
+                () = &mut aborting, if is_draining => break Closed::Aborted,
+            }
+        }
+    };
+    let socket = connection.into_parts().io.into_inner();
+    close(socket.into_stream()).await;
+    closed
+}
+
+/// How hyper speaks to clients.
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http
+        // Its timer starts when a response has left, so it cannot tell a client that rests from one that drips a head:
+        // `Socket` keeps both deadlines.
+        .header_read_timeout(None)
+        // A client that shuts down its side has left: its request is dropped at once, not answered into the void.
+        .half_close(false)
+        // Larger heads are answered with 431.
+        .max_header_size(Limits::HEAD_BYTES)
+        // A head is read into this, and a pipelining client waits when it is full.
+        .max_buf_size(Limits::HEAD_BYTES)
+        // Body bytes go to the socket from where they are.
+        .writev(true)
+        .pipeline_flush(false);
+    http
+}
+
+/// Ends the connection with a FIN. Closing a socket with unread bytes would send a reset instead, which destroys what
+/// is on its way to the client, so what it still sends is read and thrown away for a while.
+async fn close(mut stream: TcpStream) {
+    let lingering = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut waste = vec![0; LINGER_READ_BYTES];
+        let mut bytes = 0;
+        while bytes < LINGER_BYTES {
+            match stream.read(&mut waste).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => bytes += n,
+            }
+        }
+    };
+    // Whoever does not close in time is cut off.
+    let _ = timeout(LINGER, lingering).await;
+}
