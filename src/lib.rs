@@ -1,5 +1,7 @@
 //! One HTTP port in front of every container registry.
 
+pub mod config;
+
 pub mod server;
 
 pub mod storage;

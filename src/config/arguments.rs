@@ -1,0 +1,80 @@
+//! The flags.
+
+use clap::{ArgAction, Parser};
+
+/// One HTTP port in front of every container registry.
+///
+/// Without any flag, entrepot listens on port 3000 and mirrors every public registry.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(
+    name = "entrepot",
+    version,
+    disable_version_flag = true,
+    after_help = "Every flag that takes a value can also be set in the environment: --cache-dir as ENTREPOT_CACHE_DIR, \
+        and so on.\nA flag counts before the environment, and the environment before the configuration file, which \
+        ENTREPOT_CONFIG_YAML\nmay hold as a whole.\n\n\
+        Exit codes: 0 done, 64 bad usage or configuration, 1 anything else."
+)]
+pub struct Arguments {
+    // Every value stays a text here: it is held against its rule together with everything else that is configured,
+    // so that all problems are told at once.
+    /// Directory that holds the cache; created where it is missing [default: /tmp/data]
+    #[arg(short = 'd', long, value_name = "DIR")]
+    pub(super) cache_dir: Option<String>,
+
+    /// Port to listen on [default: 3000]
+    #[arg(short = 'p', long, value_name = "PORT")]
+    pub(super) port: Option<String>,
+
+    /// Whether manifests asked for by tag are answered from the cache: yes or no [default: yes]
+    #[arg(
+        short = 'm',
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) cache_manifests: Option<String>,
+
+    /// YAML file of user names and passwords by registry
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(super) creds_file: Option<String>,
+
+    /// Tags that are never answered without asking upstream, '' for none [default: latest]
+    #[arg(short = 'i', long, value_name = "REGEX")]
+    pub(super) ignore: Option<String>,
+
+    /// YAML file with the configuration
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub(super) config: Option<String>,
+
+    /// An upstream registry and where it is, http and private addresses included; again for further upstreams, or
+    /// further URLs of the same one
+    #[arg(long, value_name = "NAME=URL")]
+    pub(super) upstream: Vec<String>,
+
+    /// PEM file of CA certificates to trust for every --upstream
+    #[arg(long, value_name = "FILE")]
+    pub(super) upstream_ca: Option<String>,
+
+    /// Registry that is meant where a request names none [default: docker.io]
+    #[arg(long, value_name = "NAME")]
+    pub(super) default_upstream: Option<String>,
+
+    /// error, warn, info, debug, trace or off; also by part, such as info,entrepot::upstream=debug [default: info]
+    #[arg(short = 'l', long, value_name = "LEVEL")]
+    pub(super) log_level: Option<String>,
+
+    /// How log lines are written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+
+    /// Check the configuration, list every problem, and exit with 0 or 64
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}

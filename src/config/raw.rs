@@ -1,0 +1,110 @@
+//! The shape of the configuration file: which keys there are. Nothing is checked here but that.
+
+use super::credentials::RawCredential;
+use super::problem::Place;
+use super::reader::Section;
+use super::written::Written;
+
+/// The file as it was written.
+#[derive(Default)]
+pub(super) struct RawConfig {
+    /// `listen`, and where it stands.
+    pub(super) listen: Option<(Place, Vec<RawListen>)>,
+    pub(super) default_upstream: Option<Written>,
+    pub(super) unknown_namespaces: Option<Written>,
+    pub(super) cache: RawCache,
+    pub(super) manifests: RawManifests,
+    pub(super) credentials_file: Option<Written>,
+    pub(super) upstreams: Vec<RawUpstream>,
+}
+
+/// One element of `listen`.
+pub(super) struct RawListen {
+    pub(super) place: Place,
+    pub(super) address: Option<Written>,
+}
+
+/// `cache`.
+#[derive(Default)]
+pub(super) struct RawCache {
+    pub(super) directory: Option<Written>,
+}
+
+/// `manifests`.
+#[derive(Default)]
+pub(super) struct RawManifests {
+    pub(super) cache: Option<Written>,
+    pub(super) ignore: Option<Written>,
+    pub(super) ttl: Option<Written>,
+    pub(super) stale_if_error: Option<Written>,
+}
+
+/// One key of `upstreams` and what it holds.
+pub(super) struct RawUpstream {
+    pub(super) name: Written,
+    pub(super) endpoints: Vec<Written>,
+    pub(super) aliases: Vec<Written>,
+    pub(super) ca: Option<Written>,
+    pub(super) credentials: Option<RawCredential>,
+    pub(super) realms: Vec<Written>,
+}
+
+impl RawConfig {
+    /// Takes the keys out of the mapping at the top of the file.
+    pub(super) fn read(root: &mut Section<'_>) -> Self {
+        Self {
+            listen: root.sections("listen", RawListen::read),
+            default_upstream: root.text("default_upstream"),
+            unknown_namespaces: root.text("unknown_namespaces"),
+            cache: root.section("cache", RawCache::read).unwrap_or_default(),
+            manifests: root
+                .section("manifests", RawManifests::read)
+                .unwrap_or_default(),
+            credentials_file: root.path("credentials_file"),
+            upstreams: root
+                .section("upstreams", |upstreams| upstreams.named(RawUpstream::read))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl RawListen {
+    fn read(listener: &mut Section<'_>) -> Self {
+        Self {
+            place: listener.place(),
+            address: listener.text("address"),
+        }
+    }
+}
+
+impl RawCache {
+    fn read(cache: &mut Section<'_>) -> Self {
+        Self {
+            directory: cache.path("directory"),
+        }
+    }
+}
+
+impl RawManifests {
+    fn read(manifests: &mut Section<'_>) -> Self {
+        Self {
+            cache: manifests.text("cache"),
+            ignore: manifests.text("ignore"),
+            ttl: manifests.text("ttl"),
+            stale_if_error: manifests.text("stale_if_error"),
+        }
+    }
+}
+
+impl RawUpstream {
+    fn read(name: Written, upstream: &mut Section<'_>) -> Self {
+        Self {
+            name,
+            endpoints: upstream.texts("endpoints").unwrap_or_default(),
+            aliases: upstream.texts("aliases").unwrap_or_default(),
+            ca: upstream.path("ca"),
+            credentials: upstream.section("credentials", RawCredential::read),
+            realms: upstream.texts("realms").unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The upstreams of the file and of `--upstream`, checked against each other.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::BuiltIn;
+use super::credentials::PlacedEntry;
+use super::file::read_bytes;
+use super::problem::{Findings, Place, Rule};
+use super::raw::RawUpstream;
+use super::value;
+use super::written::Written;
+use crate::oci::Namespace;
+use crate::upstream::{CredentialEntry, UpstreamConfig};
+
+/// The upstreams that are configured by name.
+pub(super) struct Upstreams {
+    built_in: BuiltIn,
+    upstreams: Vec<UpstreamConfig>,
+    /// Every name and alias: where it was written, and the upstream it stands for.
+    names: HashMap<Namespace, (Place, Namespace)>,
+    /// The credentials that stand beside them.
+    credentials: Vec<PlacedEntry>,
+}
+
+impl Upstreams {
+    /// Checks the upstreams of the file, and then the texts and the CA file of the command line.
+    pub(super) fn check(
+        in_file: Vec<RawUpstream>,
+        outside: &[Written],
+        outside_ca: Option<&Written>,
+        built_in: BuiltIn,
+        findings: &Findings,
+    ) -> Self {
+        let mut checked = Self {
+            built_in,
+            upstreams: Vec::new(),
+            names: HashMap::new(),
+            credentials: Vec::new(),
+        };
+        let mut aliases = Vec::new();
+        for raw in in_file {
+            aliases.extend(checked.add_from_file(raw, findings));
+        }
+        checked.add_from_outside(outside, outside_ca, findings);
+        // Aliases come last: a name is a name whatever the order in the file.
+        for (namespace, alias) in aliases {
+            checked.add_alias(&namespace, &alias, findings);
+        }
+        checked
+    }
+
+    /// The one name of the registry that `namespace` is a name of.
+    pub(super) fn canonical(&self, namespace: &Namespace) -> Namespace {
+        match self.names.get(namespace) {
+            Some((_, canonical)) => canonical.clone(),
+            None => (self.built_in.canonical)(namespace),
+        }
+    }
+
+    /// The upstreams, and the credentials that were written beside them.
+    pub(super) fn into_parts(self) -> (Vec<UpstreamConfig>, Vec<PlacedEntry>) {
+        (self.upstreams, self.credentials)
+    }
+
+    /// Adds an upstream of the file, and gives its aliases.
+    fn add_from_file(
+        &mut self,
+        raw: RawUpstream,
+        findings: &Findings,
+    ) -> Vec<(Namespace, Written)> {
+        let all = |texts: &[Written]| {
+            texts
+                .iter()
+                .filter_map(|text| findings.parse(text, value::namespace))
+                .collect()
+        };
+        let endpoints: Vec<_> = raw
+            .endpoints
+            .iter()
+            .filter_map(|text| findings.parse(text, value::endpoint))
+            .collect();
+        let realms = all(&raw.realms);
+        let ca = raw
+            .ca
+            .as_ref()
+            .and_then(|ca| findings.parse(ca, certificates));
+        let credential = raw
+            .credentials
+            .as_ref()
+            .map(|raw| (raw.place(), raw.check(findings)));
+        let Some(namespace) = findings.parse(&raw.name, value::namespace) else {
+            return Vec::new();
+        };
+        let namespace = (self.built_in.canonical)(&namespace);
+        if !self.add_name(&namespace, &raw.name, findings) {
+            return Vec::new();
+        }
+        if let Some((place, Some(credential))) = credential {
+            self.credentials.push(PlacedEntry {
+                place: place.clone(),
+                entry: CredentialEntry {
+                    namespace: namespace.clone(),
+                    prefix: String::new(),
+                    credential,
+                },
+            });
+        }
+        self.upstreams.push(UpstreamConfig {
+            endpoints: if endpoints.is_empty() {
+                (self.built_in.endpoints)(&namespace)
+            } else {
+                endpoints
+            },
+            namespace: namespace.clone(),
+            aliases: Vec::new(),
+            ca,
+            realms,
+        });
+        raw.aliases
+            .into_iter()
+            .map(|alias| (namespace.clone(), alias))
+            .collect()
+    }
+
+    /// Adds what `--upstream` or its variable says: `NAME=URL`, the URLs of one name in their order.
+    fn add_from_outside(&mut self, outside: &[Written], ca: Option<&Written>, findings: &Findings) {
+        let n_in_file = self.upstreams.len();
+        let ca_file = ca.and_then(|ca| findings.parse(ca, certificates));
+        if let (Some(ca), []) = (ca, outside) {
+            findings.problem(ca.problem("is for what --upstream names, and nothing is named"));
+        }
+        for written in outside {
+            let Some((namespace, url)) = findings.parse(written, name_and_endpoint) else {
+                continue;
+            };
+            let namespace = (self.built_in.canonical)(&namespace);
+            let known = self.upstreams[n_in_file..]
+                .iter_mut()
+                .find(|upstream| upstream.namespace == namespace);
+            if let Some(known) = known {
+                known.endpoints.push(url);
+            } else if self.add_name(&namespace, written, findings) {
+                self.upstreams.push(UpstreamConfig {
+                    namespace,
+                    endpoints: vec![url],
+                    aliases: Vec::new(),
+                    ca: ca_file.clone(),
+                    realms: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Adds a canonical name; `false` after the problem that it is there already was taken down.
+    fn add_name(&mut self, namespace: &Namespace, written: &Written, findings: &Findings) -> bool {
+        if let Some((place, _)) = self.names.get(namespace) {
+            let rule = format!("is {namespace}, which is configured twice; it is also at {place}");
+            findings.problem(written.problem(rule));
+            return false;
+        }
+        let entry = (written.place().clone(), namespace.clone());
+        self.names.insert(namespace.clone(), entry);
+        true
+    }
+
+    fn add_alias(&mut self, namespace: &Namespace, written: &Written, findings: &Findings) {
+        let Some(alias) = findings.parse(written, value::namespace) else {
+            return;
+        };
+        if let Some((place, canonical)) = self.names.get(&alias) {
+            let rule = if *canonical == *namespace {
+                format!("is a name of {namespace} already, at {place}")
+            } else {
+                format!(
+                    "is a name of {canonical} already, at {place}; a name stands for one upstream"
+                )
+            };
+            findings.problem(written.problem(rule));
+            return;
+        }
+        let entry = (written.place().clone(), namespace.clone());
+        self.names.insert(alias.clone(), entry);
+        let upstream = self
+            .upstreams
+            .iter_mut()
+            .find(|upstream| upstream.namespace == *namespace);
+        if let Some(upstream) = upstream {
+            upstream.aliases.push(alias);
+        }
+    }
+}
+
+fn name_and_endpoint(text: &str) -> Result<(Namespace, reqwest::Url), Rule> {
+    let (name, url) = text
+        .split_once('=')
+        .ok_or("must be NAME=URL, such as registry.example.com=http://10.0.0.5:5000")?;
+    Ok((value::namespace(name)?, value::endpoint(url)?))
+}
+
+/// The PEM file at `path`, which holds at least one certificate.
+fn certificates(path: &str) -> Result<Arc<[u8]>, Rule> {
+    let (bytes, _) = read_bytes(Path::new(path)).map_err(|error| error.to_string())?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|_| "is not a well-formed PEM file")?;
+        roots
+            .add(certificate)
+            .map_err(|_| "holds a certificate that cannot be read")?;
+    }
+    if roots.is_empty() {
+        return Err(
+            "holds no certificate; it must be a PEM file with -----BEGIN CERTIFICATE-----".into(),
+        );
+    }
+    Ok(bytes.into())
+}

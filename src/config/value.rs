@@ -1,0 +1,237 @@
+//! The rules that single values are held against.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::Regex;
+use reqwest::Url;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::LogFormat;
+use super::problem::Rule;
+use crate::oci::Namespace;
+use crate::upstream::UnknownNamespaces;
+
+/// Longest duration: a hundred years. It means "for ever" to everybody, and can be added to any date.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+pub(super) fn boolean(text: &str) -> Result<bool, Rule> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" => Ok(true),
+        "false" | "no" => Ok(false),
+        _ => Err("must be yes, no, true or false".into()),
+    }
+}
+
+pub(super) fn port(text: &str) -> Result<u16, Rule> {
+    text.parse()
+        .map_err(|_| "must be a port, a number from 0 to 65535 (0 takes any that is free)".into())
+}
+
+/// The path of something that must be there, or be made.
+pub(super) fn path(text: &str) -> Result<PathBuf, Rule> {
+    if text.is_empty() {
+        return Err("must name a file or directory".into());
+    }
+    Ok(text.into())
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, Rule> {
+    text.parse().map_err(|_| {
+        "must be an IP address and a port, such as [::]:3000, 0.0.0.0:3000 or 127.0.0.1:3000".into()
+    })
+}
+
+pub(super) fn namespace(text: &str) -> Result<Namespace, Rule> {
+    text.parse().map_err(|_| {
+        "must be the name of a registry: a host with an optional port, such as ghcr.io or registry.example.com:5000"
+            .into()
+    })
+}
+
+pub(super) fn unknown_namespaces(text: &str) -> Result<UnknownNamespaces, Rule> {
+    match text {
+        "public" => Ok(UnknownNamespaces::Public),
+        "deny" => Ok(UnknownNamespaces::Deny),
+        _ => Err("must be public or deny".into()),
+    }
+}
+
+/// A base URL of a registry. It may have a path, as Artifactory's have.
+pub(super) fn endpoint(text: &str) -> Result<Url, Rule> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or("must be a URL that starts with https:// or http://, such as https://registry.example.com")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "must not hold a user name or password; write them under `credentials` or in the credentials file"
+                .into(),
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a query (?…) or a fragment (#…)".into());
+    }
+    Ok(url)
+}
+
+/// A time with its unit.
+pub(super) fn duration(text: &str) -> Result<Duration, Rule> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "must be a time with its unit, such as 30s, 15m, 12h, 7d or 1h 30m")?;
+    if duration > DURATION_MAX {
+        return Err("must be at most a hundred years".into());
+    }
+    Ok(duration)
+}
+
+/// An expression that is looked for in tags; an empty one would be found in every tag, and means none.
+pub(super) fn ignore(text: &str) -> Result<Option<Regex>, Rule> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Regex::new(text).map(Some).map_err(|error| {
+        // The last line says what is wrong; those above draw the expression, which may hold what was filled in.
+        let message = error.to_string();
+        let reason = message.lines().last().unwrap_or_default();
+        let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+        format!("must be a regular expression: {reason}").into()
+    })
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, Rule> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".into()),
+    }
+}
+
+/// A level, or several parted by commas, each after the first for one part of the program.
+pub(super) fn log_filter(text: &str) -> Result<Targets, Rule> {
+    let rule = "must be error, warn, info, debug, trace or off, or several such as info,entrepot::upstream=debug";
+    // A word that is no level would be taken for a part of the program, and switch everything else off.
+    let is_directive = |directive: &str| {
+        let level = directive
+            .rsplit_once('=')
+            .map_or(directive, |(_, level)| level);
+        !level.is_empty() && level.parse::<LevelFilter>().is_ok()
+    };
+    if !text.split(',').all(is_directive) {
+        return Err(rule.into());
+    }
+    text.parse().map_err(|_| rule.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans() {
+        for (text, expected) in [
+            ("true", true),
+            ("yes", true),
+            ("YES", true),
+            ("false", false),
+            ("no", false),
+        ] {
+            assert_eq!(boolean(text), Ok(expected));
+        }
+        for text in ["", "1", "on", "y"] {
+            assert!(boolean(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ports_and_addresses() {
+        assert_eq!(port("0"), Ok(0));
+        assert_eq!(port("65535"), Ok(65535));
+        for text in ["", "65536", "-1", "http", "3000/tcp"] {
+            assert!(port(text).is_err(), "{text:?}");
+        }
+        assert!(address("[::]:3000").is_ok() && address("127.0.0.1:0").is_ok());
+        for text in ["", ":3000", "3000", "localhost:3000", "::3000", "[::]"] {
+            assert!(address(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        for text in [
+            "https://ghcr.io",
+            "http://10.0.0.5:5000",
+            "https://h/artifactory/api/docker/hub/",
+        ] {
+            assert!(endpoint(text).is_ok(), "{text:?}");
+        }
+        for text in [
+            "",
+            "ghcr.io",
+            "ftp://ghcr.io",
+            "file:///etc",
+            "https://",
+            "https://u@h",
+            "https://u:p@h",
+            "https://:p@h",
+            "https://h?x",
+            "https://h#x",
+            "https://h:99999",
+        ] {
+            assert!(endpoint(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_carry_units() {
+        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for text in [
+            "",
+            "15",
+            "m",
+            "-1s",
+            "15 parsecs",
+            "101y",
+            "99999999999999999999y",
+        ] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn expressions() {
+        let found = ignore("latest").expect("an expression").expect("not empty");
+        assert!(found.is_match("latest-alpine") && !found.is_match("v1"));
+        assert!(ignore("").expect("empty").is_none());
+        assert_eq!(
+            ignore("(a").expect_err("unclosed"),
+            "must be a regular expression: unclosed group"
+        );
+    }
+
+    #[test]
+    fn log_levels() {
+        for text in [
+            "info",
+            "OFF",
+            "info,entrepot=debug",
+            "warn,entrepot::upstream=trace,hyper=off",
+        ] {
+            assert!(log_filter(text).is_ok(), "{text:?}");
+        }
+        for text in [
+            "",
+            "verbose",
+            "info,",
+            "entrepot",
+            "entrepot=loud",
+            "info,entrepot=",
+        ] {
+            assert!(log_filter(text).is_err(), "{text:?}");
+        }
+    }
+}
