@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::oci::Namespace;
+
 /// Why an upstream did not give what was asked. `Clone`, because one answer may go to many waiters.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -55,7 +57,33 @@ pub enum Silence {
     Body,
 }
 
+/// An answer that says that the other side cannot, at the moment.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Trouble(String);
+
+/// The connection ended before an answer came.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was closed before an answer came")]
+struct Dropped;
+
 impl Error {
+    /// Unavailable, for a reason that no other error states.
+    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable(Arc::new(Trouble(reason.into())))
+    }
+
+    /// Unavailable, because the connection ended before an answer came.
+    pub(super) fn dropped() -> Self {
+        Self::Unavailable(Arc::new(Dropped))
+    }
+
+    /// Whether the connection ended before an answer came, as happens when a kept one is closed in the moment it is
+    /// used again, or where a server does not know the method.
+    pub(super) fn is_dropped(&self) -> bool {
+        matches!(self, Self::Unavailable(cause) if cause.is::<Dropped>())
+    }
+
     /// The metric label of this error.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -83,4 +111,28 @@ impl Error {
             Self::NotFound | Self::Denied(_) | Self::Refused(_) | Self::Loop => false,
         }
     }
+}
+
+/// Why the upstreams cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The CA certificates of an upstream are of no use.
+    #[error("the CA certificates of upstream {namespace} cannot be used: {reason}")]
+    Authorities {
+        /// The upstream.
+        namespace: Namespace,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A proxy of the environment is none.
+    #[error(
+        "{0} is not the URL of a proxy: it starts with http, https, socks4, socks4a, socks5 or socks5h"
+    )]
+    Proxy(&'static str),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// The HTTP client cannot be set up.
+    #[error("cannot set up the HTTP client")]
+    Client(#[source] reqwest::Error),
 }

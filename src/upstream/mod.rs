@@ -1,5 +1,15 @@
 //! Other registries: who they are, what may be sent to them, and how they answer.
 
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use reqwest::header::HeaderValue;
+
+use crate::clock::Clock;
+use crate::oci::{Digest, Namespace, Reference, RepositoryName};
+
 mod config;
 pub use config::{
     Config, Credential, CredentialEntry, Credentials, Proxies, Secret, UnknownNamespaces,
@@ -7,4 +17,291 @@ pub use config::{
 };
 
 mod error;
-pub use error::{Error, Silence};
+pub use error::{BuildError, Error, Silence};
+
+// Names, no connection.
+mod directory;
+mod table;
+pub use directory::Directory;
+
+// What may be sent where.
+mod guard;
+mod realm;
+mod redirect;
+mod via;
+pub use via::Via;
+
+// Connections.
+mod tls;
+mod transport;
+
+// The protocol, from the answer up to the repository.
+mod answer;
+mod body;
+pub use body::BlobStream;
+mod challenge;
+mod endpoint;
+mod manifest;
+mod session;
+mod token;
+pub use manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestHead};
+mod blob;
+pub use blob::Extent;
+
+#[cfg(test)]
+mod tests;
+
+use endpoint::Upstream;
+use session::{Session, Shared};
+use transport::Transport;
+
+/// All upstreams. Cheap to clone: a handle.
+#[derive(Debug, Clone)]
+pub struct Upstreams(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    directory: Directory,
+    credentials: Credentials,
+    configured: HashMap<Namespace, Arc<Upstream>>,
+    own_via: String,
+    shared: Shared,
+}
+
+impl Upstreams {
+    /// Sets up the upstreams of `config`. Connects to none.
+    ///
+    /// # Errors
+    /// When a CA file or a proxy of the configuration is of no use.
+    pub fn new(config: Config, clock: Clock) -> Result<Self, BuildError> {
+        let roots = tls::usual_roots();
+        let transport = Transport::new(&roots, &config.proxies)?;
+        let usual = transport::configured_client(&roots, &config.proxies)?;
+        let mut configured = HashMap::new();
+        for upstream in &config.upstreams {
+            let client = match &upstream.ca {
+                None => usual.clone(),
+                Some(pem) => {
+                    let roots = tls::with_authorities(&roots, pem).map_err(|reason| {
+                        let namespace = upstream.namespace.clone();
+                        BuildError::Authorities { namespace, reason }
+                    })?;
+                    transport::configured_client(&roots, &config.proxies)?
+                }
+            };
+            let namespace = upstream.namespace.clone();
+            configured.insert(namespace, Arc::new(Upstream::configured(upstream, client)));
+        }
+        Ok(Self(Arc::new(Inner {
+            directory: Directory::new(&config),
+            credentials: config.credentials,
+            configured,
+            own_via: format!("entrepot-{:016x}", fastrand::u64(..)),
+            shared: Shared::new(transport, clock),
+        })))
+    }
+
+    /// Which registries there are.
+    pub fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    /// The name of this process in `Via`; another one after a restart.
+    pub fn own_via(&self) -> &str {
+        &self.0.own_via
+    }
+
+    /// Whether the request that `via` belongs to went through this process before, so that it must not wait for
+    /// anything that it may itself have caused.
+    pub fn is_circle(&self, via: &Via) -> bool {
+        via.has(&self.0.own_via)
+    }
+
+    /// A source: the repository `name` of `namespace`, with the credential that is in force for it. `namespace` is
+    /// canonical and served, and `name` is as [`Directory::repository_name`] gives it.
+    pub fn repository(
+        &self,
+        namespace: &Namespace,
+        name: &RepositoryName,
+        via: &Via,
+    ) -> Repository {
+        let inner = &self.0;
+        let upstream = match inner.configured.get(namespace) {
+            Some(upstream) => Arc::clone(upstream),
+            // Not kept: clients may make up any number of them.
+            None => Arc::new(Upstream::public(
+                namespace,
+                inner.directory.label(namespace),
+            )),
+        };
+        let credential = inner.credentials.find(namespace, name.as_str()).cloned();
+        let chain = via.through(&inner.own_via);
+        Repository {
+            inner: Arc::clone(inner),
+            upstream,
+            name: name.clone(),
+            credential,
+            // What was parsed is visible text, so this is only ever an error in theory.
+            via: (!self.is_circle(via)).then(|| chain.parse().ok()).flatten(),
+        }
+    }
+}
+
+/// One repository of one upstream, as one caller may see it. Cheap to clone. Two are the same when upstream and name
+/// are.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+    upstream: Arc<Upstream>,
+    name: RepositoryName,
+    credential: Option<Credential>,
+    /// The `Via` header to send; `None` where the request went in a circle.
+    via: Option<HeaderValue>,
+}
+
+impl Repository {
+    /// The canonical name of the upstream.
+    pub fn namespace(&self) -> &Namespace {
+        &self.upstream.namespace
+    }
+
+    /// The name of the repository.
+    pub fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
+    /// What upstream says of a manifest, without its bytes.
+    ///
+    /// Cancel-safe: nothing is kept of a call that is dropped, except a token.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn head_manifest(&self, reference: &Reference) -> Result<ManifestHead, Error> {
+        let mut failures = Failures::default();
+        for session in self.sessions()? {
+            match session.head_manifest(reference).await {
+                Err(error) if falls_through(&error) => failures.add(error),
+                outcome => return outcome,
+            }
+        }
+        Err(failures.worst())
+    }
+
+    /// A manifest of at most [`MANIFEST_BYTES_MAX`] bytes. Nothing else of it is checked.
+    ///
+    /// Cancel-safe: nothing is kept of a call that is dropped, except a token.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_manifest(&self, reference: &Reference) -> Result<ManifestAnswer, Error> {
+        let mut failures = Failures::default();
+        for session in self.sessions()? {
+            match session.get_manifest(reference).await {
+                Err(error) if falls_through(&error) => failures.add(error),
+                outcome => return outcome,
+            }
+        }
+        Err(failures.worst())
+    }
+
+    /// The size of a blob in bytes, as upstream states it.
+    ///
+    /// Cancel-safe: nothing is kept of a call that is dropped, except a token.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn head_blob(&self, digest: &Digest) -> Result<u64, Error> {
+        let mut failures = Failures::default();
+        for session in self.sessions()? {
+            match session.head_blob(digest).await {
+                Err(error) if falls_through(&error) => failures.add(error),
+                outcome => return outcome,
+            }
+        }
+        Err(failures.worst())
+    }
+
+    /// The bytes of a blob, or of its rest. Where upstream does not do ranges the stream starts at the first byte:
+    /// see [`BlobStream::offset`]. Nothing of the content is checked but the length.
+    ///
+    /// Cancel-safe: nothing is kept of a call that is dropped, except a token.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_blob(&self, digest: &Digest, extent: Extent) -> Result<BlobStream, Error> {
+        let mut failures = Failures::default();
+        for session in self.sessions()? {
+            match session.get_blob(digest, extent).await {
+                Err(error) if falls_through(&error) => failures.add(error),
+                outcome => return outcome,
+            }
+        }
+        Err(failures.worst())
+    }
+
+    /// One session per endpoint, in the order they are asked.
+    fn sessions(&self) -> Result<impl Iterator<Item = Session<'_>>, Error> {
+        let via = self.via.as_ref().ok_or(Error::Loop)?;
+        let upstream = &*self.upstream;
+        if upstream.endpoints.is_empty() {
+            let reason = format!("{} cannot stand in a URL", upstream.namespace);
+            return Err(Error::Refused(reason));
+        }
+        let shared = &self.inner.shared;
+        Ok(upstream.endpoints.iter().map(move |endpoint| Session {
+            shared,
+            upstream,
+            endpoint,
+            repository: endpoint.repository(&self.name),
+            credential: self
+                .credential
+                .as_ref()
+                .filter(|_| endpoint.sees_credentials),
+            via,
+        }))
+    }
+}
+
+/// Whether the next endpoint is asked after `error`. A mirror in front may lack what the registry has.
+fn falls_through(error: &Error) -> bool {
+    error.is_trouble() || matches!(error, Error::NotFound)
+}
+
+/// What the endpoints said that were asked so far.
+#[derive(Default)]
+struct Failures(Option<Error>);
+
+impl Failures {
+    fn add(&mut self, error: Error) {
+        // The first trouble is kept, over every "not found": what one endpoint lacks, the troubled one may have.
+        if !self.0.as_ref().is_some_and(Error::is_trouble) {
+            self.0 = Some(error);
+        }
+    }
+
+    /// `NotFound` only if every endpoint said so.
+    fn worst(self) -> Error {
+        self.0.unwrap_or(Error::NotFound)
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace(), self.name)
+    }
+}
+
+impl PartialEq for Repository {
+    fn eq(&self, other: &Self) -> bool {
+        self.namespace() == other.namespace() && self.name == other.name
+    }
+}
+
+impl Eq for Repository {}
+
+impl Hash for Repository {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.namespace().hash(state);
+        self.name.hash(state);
+    }
+}

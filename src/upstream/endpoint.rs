@@ -1,0 +1,245 @@
+//! Where one registry answers, and what is known of it.
+
+use reqwest::Url;
+
+use super::UpstreamConfig;
+use super::guard::host_of;
+use super::realm::Issuers;
+use super::table::{Row, UNKNOWN};
+use super::transport::Reach;
+use crate::oci::{Namespace, RepositoryName};
+
+/// The part of every URL of the registry protocol that comes before the repository.
+const API: &str = "v2";
+
+/// One registry, as far as requests to it need to know.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    /// Its canonical name.
+    pub(super) namespace: Namespace,
+    /// Its metric label.
+    pub(super) label: String,
+    /// Where it answers, in the order they are asked. Empty where its name cannot stand in a URL.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Which addresses it may have.
+    pub(super) reach: Reach,
+    /// Further hosts that issue its tokens.
+    realms: Vec<Namespace>,
+}
+
+impl Upstream {
+    /// An upstream that the operator configured, and that may have private addresses.
+    pub(super) fn configured(config: &UpstreamConfig, client: reqwest::Client) -> Self {
+        let endpoints = config.endpoints.iter();
+        Self {
+            namespace: config.namespace.clone(),
+            label: config.namespace.to_string(),
+            endpoints: endpoints
+                .map(|url| Endpoint::new(url, &config.namespace))
+                .collect(),
+            reach: Reach::Configured(client),
+            realms: config.realms.clone(),
+        }
+    }
+
+    /// An upstream that nobody configured: over https, at its own name or where the table says.
+    pub(super) fn public(namespace: &Namespace, label: &str) -> Self {
+        let host = Row::find(namespace.as_str())
+            .and_then(|row| row.endpoint)
+            .unwrap_or(namespace.as_str());
+        // A namespace is ASCII, yet a label that starts with `xn--` may be no label that a URL takes.
+        let url = Url::parse(&format!("https://{host}/")).ok();
+        Self {
+            namespace: namespace.clone(),
+            label: label.to_owned(),
+            endpoints: url
+                .iter()
+                .map(|url| Endpoint::new(url, namespace))
+                .collect(),
+            reach: Reach::Public,
+            realms: Vec::new(),
+        }
+    }
+
+    /// Who may issue tokens for `endpoint`.
+    pub(super) fn issuers<'a>(&'a self, endpoint: &Endpoint) -> Issuers<'a> {
+        Issuers {
+            row: endpoint.row,
+            configured: &self.realms,
+        }
+    }
+}
+
+/// One place where an upstream answers.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// `https://host/…/v2/`.
+    pub(super) root: Url,
+    /// What stands between that and the repository, with a slash at its end where there is anything.
+    project: String,
+    /// What is known of this host, else of the registry it stands in for.
+    pub(super) row: &'static Row,
+    /// Whether the credential of the upstream may be shown here.
+    pub(super) sees_credentials: bool,
+}
+
+impl Endpoint {
+    /// The endpoint at `base`, for `namespace`. A path that holds `v2` says where the repositories are, as that of a
+    /// Harbor project does (`https://harbor.example/v2/hub`); one that does not is what `/v2/` is below, as in
+    /// Artifactory (`https://artifactory.example/artifactory/api/docker/hub`).
+    pub(super) fn new(base: &Url, namespace: &Namespace) -> Self {
+        let path = base.path().trim_matches('/');
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let api = parts.iter().position(|&part| part == API);
+        let (before, below) = parts.split_at(api.unwrap_or(parts.len()));
+        let join =
+            |parts: &[&str]| -> String { parts.iter().flat_map(|part| [part, "/"]).collect() };
+        let mut root = base.clone();
+        root.set_path(&format!("/{}{API}/", join(before)));
+        let host = host_of(base);
+        let of_host = base.port().is_none().then(|| Row::find(host)).flatten();
+        let row = of_host
+            .or_else(|| Row::find(namespace.as_str()))
+            .unwrap_or(&UNKNOWN);
+        Self {
+            root,
+            project: join(below.get(1..).unwrap_or_default()),
+            row,
+            sees_credentials: !row.is_anonymous_mirror || namespace.as_str() == host,
+        }
+    }
+
+    /// What the repository `name` is called here.
+    pub(super) fn repository(&self, name: &RepositoryName) -> String {
+        format!("{}{name}", self.project)
+    }
+
+    /// The URL of `below`, such as `manifests/latest`, in the repository that is called `repository` here.
+    pub(super) fn url(&self, repository: &str, below: &str) -> Url {
+        let mut url = self.root.clone();
+        url.set_path(&format!("{}{repository}/{below}", self.root.path()));
+        url
+    }
+
+    /// The scope of a token that reads `repository`. A challenge may ask for another: that of another repository, or
+    /// more than reading. It is not listened to.
+    pub(super) fn scope(&self, repository: &str) -> String {
+        self.row
+            .scope
+            .map_or_else(|| pull_scope(repository), str::to_owned)
+    }
+}
+
+/// The scope of a token that reads `repository`.
+pub(super) fn pull_scope(repository: &str) -> String {
+    format!("repository:{repository}:pull")
+}
+
+/// The scope of a token for `url`, where it is one of the registry protocol: where a redirect led to another registry.
+pub(super) fn scope_of(url: &Url) -> Option<String> {
+    let (_, rest) = url.path().split_once("/v2/")?;
+    let (name, _) = rest
+        .rsplit_once("/manifests/")
+        .or_else(|| rest.rsplit_once("/blobs/"))?;
+    let name: RepositoryName = name.parse().ok()?;
+    Some(pull_scope(name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_an_endpoint_is_kept() {
+        let check = |base: &str, url: &str, scope: &str| {
+            let namespace = "r.example".parse().expect("a namespace");
+            let endpoint = Endpoint::new(&base.parse().expect("a URL"), &namespace);
+            let name = endpoint.repository(&"a/b".parse().expect("a name"));
+            assert_eq!(endpoint.url(&name, "manifests/latest").as_str(), url);
+            assert_eq!(endpoint.scope(&name), scope);
+        };
+        check(
+            "https://r.example",
+            "https://r.example/v2/a/b/manifests/latest",
+            "repository:a/b:pull",
+        );
+        check(
+            "http://r.example:5000/prefix/x/",
+            "http://r.example:5000/prefix/x/v2/a/b/manifests/latest",
+            "repository:a/b:pull",
+        );
+        check(
+            "https://harbor.example/v2/hub",
+            "https://harbor.example/v2/hub/a/b/manifests/latest",
+            "repository:hub/a/b:pull",
+        );
+        check(
+            "https://h.example/x/v2/",
+            "https://h.example/x/v2/a/b/manifests/latest",
+            "repository:a/b:pull",
+        );
+        check(
+            "https://public.ecr.aws",
+            "https://public.ecr.aws/v2/a/b/manifests/latest",
+            "aws",
+        );
+    }
+
+    #[test]
+    fn the_colon_of_a_digest_stands_in_the_path_as_it_is() {
+        let namespace: Namespace = "ghcr.io".parse().expect("a namespace");
+        let upstream = Upstream::public(&namespace, "ghcr.io");
+        let url = upstream.endpoints[0].url("a", "blobs/sha256:00");
+        assert_eq!(url.as_str(), "https://ghcr.io/v2/a/blobs/sha256:00");
+    }
+
+    #[test]
+    fn the_hub_answers_at_another_host() {
+        let root = |namespace: &str| {
+            let namespace = namespace.parse().expect("a namespace");
+            let upstream = Upstream::public(&namespace, "");
+            upstream
+                .endpoints
+                .first()
+                .map(|endpoint| endpoint.root.to_string())
+        };
+        assert_eq!(
+            root("docker.io").as_deref(),
+            Some("https://registry-1.docker.io/v2/")
+        );
+        assert_eq!(
+            root("r.example:5000").as_deref(),
+            Some("https://r.example:5000/v2/")
+        );
+        assert_eq!(root("xn--0.example"), None);
+    }
+
+    #[test]
+    fn a_mirror_of_others_does_not_see_their_credentials() {
+        let sees = |base: &str, namespace: &str| {
+            let namespace = namespace.parse().expect("a namespace");
+            Endpoint::new(&base.parse().expect("a URL"), &namespace).sees_credentials
+        };
+        assert!(!sees("https://mirror.gcr.io", "docker.io"));
+        assert!(sees("https://mirror.gcr.io", "mirror.gcr.io"));
+        assert!(sees("https://harbor.corp.example/v2/hub", "docker.io"));
+    }
+
+    #[test]
+    fn the_scope_of_a_foreign_registry_is_read_from_its_url() {
+        let check = |url: &str, expected: Option<&str>| {
+            let url = url.parse().expect("a URL");
+            assert_eq!(scope_of(&url).as_deref(), expected, "{url}");
+        };
+        check(
+            "https://europe-docker.pkg.dev/v2/k8s-artifacts-prod/images/pause/manifests/3.9",
+            Some("repository:k8s-artifacts-prod/images/pause:pull"),
+        );
+        check(
+            "https://r.example/v2/a/blobs/sha256:00",
+            Some("repository:a:pull"),
+        );
+        check("https://cdn.example/a/blobs/sha256:00", None);
+        check("https://r.example/v2/A%20b/blobs/sha256:00", None);
+    }
+}
