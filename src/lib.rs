@@ -1,8 +1,24 @@
 //! One HTTP port in front of every container registry.
+//!
+//! A node asks for `/v2/…?ns=<registry>`; the answer comes from the cache, or once from that registry, for everybody,
+//! while the bytes already flow to whoever asked. The modules stand here in reading order, and use only what stands
+//! below them:
+//!
+//! * [`config`] is what the operator says, checked; [`start`] makes a [`Mirror`] of it.
+//! * [`server`] accepts and bounds connections. It knows HTTP and no OCI.
+//! * [`registry`] is the API: one request, one story.
+//! * [`access`] decides who may read what; [`cache`] what to serve, and from where.
+//! * [`storage`] keeps bytes by digest; [`upstream`] speaks to other registries.
+//! * [`oci`] is the vocabulary; [`single_flight`], [`clock`] and [`metrics`] are tools.
 
 pub mod config;
 
 pub mod server;
+
+pub mod registry;
+
+pub mod access;
+pub mod cache;
 
 pub mod storage;
 pub mod upstream;
@@ -11,3 +27,96 @@ pub mod clock;
 pub mod metrics;
 pub mod oci;
 pub mod single_flight;
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use cache::Cache;
+use clock::Clock;
+use config::Config;
+use metrics::Metrics;
+use registry::Registry;
+use server::{BindError, Drained, Limits};
+use storage::Local;
+use upstream::Upstreams;
+
+/// Why the mirror did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The cache directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] storage::OpenError),
+    /// The upstreams cannot be set up.
+    #[error(transparent)]
+    Upstream(#[from] upstream::BuildError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A mirror that listens, and does not answer yet.
+#[derive(Debug)]
+pub struct Mirror {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    registry: Registry,
+    limits: Limits,
+    metrics: Metrics,
+}
+
+/// Opens the cache directory and the ports of `config`. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left open then.
+pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
+    let metrics = Metrics::new();
+    let directory = config.cache_directory;
+    // The file system may be slow, a network one very slow; signals are to be answered meanwhile.
+    let storage = match tokio::task::spawn_blocking(move || Local::open(&directory)).await {
+        Ok(opened) => opened?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    let upstreams = Upstreams::new(config.upstream, clock.clone())?;
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for listen in config.listen {
+        let listener = server::bind(listen.address)?;
+        addresses.push(listener.local_addr().unwrap_or(listen.address));
+        listeners.push(listener);
+    }
+    let cache = Cache::new(storage, config.tags, clock, metrics.clone());
+    let registry = Registry::new(upstreams, cache, metrics.clone());
+    Ok(Mirror {
+        listeners,
+        addresses,
+        registry,
+        limits: Limits::default(),
+        metrics,
+    })
+}
+
+impl Mirror {
+    /// The addresses it listens on, with the ports that were picked.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Other bounds for its connections than the usual ones.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Answers until `shutdown` is ready, and then drains. Dropping the future ends everything at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
+        server::serve(
+            self.listeners,
+            self.limits,
+            self.registry,
+            self.metrics,
+            shutdown,
+        )
+        .await
+    }
+}

@@ -23,12 +23,9 @@ impl Extents {
     /// Up to where bytes are there without a gap, from `offset` on; `offset` itself when that one is missing.
     pub(super) fn end_from(&self, offset: u64) -> u64 {
         let after = self.0.partition_point(|present| present.start <= offset);
-        self.0[..after].last().map_or(offset, |present| present.end.max(offset))
-    }
-
-    /// How many bytes are there without a gap from the start: the contiguous front, which hashing follows.
-    pub(super) fn front(&self) -> u64 {
-        self.end_from(0)
+        self.0[..after]
+            .last()
+            .map_or(offset, |present| present.end.max(offset))
     }
 }
 
@@ -43,11 +40,18 @@ mod tests {
     #[test]
     fn the_front_grows_over_what_came_early() {
         let mut extents = Extents::default();
-        assert_eq!(extents.front(), 0);
+        assert_eq!(extents.end_from(0), 0);
         extents.insert(10..20);
-        assert_eq!((extents.front(), extents.end_from(12), extents.end_from(20)), (0, 20, 20));
+        assert_eq!(
+            (
+                extents.end_from(0),
+                extents.end_from(12),
+                extents.end_from(20)
+            ),
+            (0, 20, 20)
+        );
         extents.insert(0..10);
-        assert_eq!((extents.front(), extents.0.len()), (20, 1));
+        assert_eq!((extents.end_from(0), extents.0.len()), (20, 1));
     }
 
     proptest! {

@@ -30,7 +30,7 @@ pub struct TagRule {
 
 /// What may be done with a tag as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
+pub(super) enum Freshness {
     /// It may be served.
     Fresh,
     /// Upstream is to be asked; should upstream be in trouble, it may be served with a warning.
@@ -45,9 +45,19 @@ pub enum Freshness {
 impl TagPolicy {
     /// The rule that holds for `tag`.
     pub fn rule(&self, tag: &Tag) -> TagRule {
-        let ignored = self.ignore.as_ref().is_some_and(|ignore| ignore.is_match(tag.as_str()));
-        let ttl = if self.cache && !ignored { self.ttl } else { Duration::ZERO };
-        TagRule { ttl, stale_if_error: self.stale_if_error }
+        let ignored = self
+            .ignore
+            .as_ref()
+            .is_some_and(|ignore| ignore.is_match(tag.as_str()));
+        let ttl = if self.cache && !ignored {
+            self.ttl
+        } else {
+            Duration::ZERO
+        };
+        TagRule {
+            ttl,
+            stale_if_error: self.stale_if_error,
+        }
     }
 }
 
@@ -56,7 +66,7 @@ impl TagPolicy {
 ///
 /// A clock that was set back makes a record look as if it came from the future. It is then asked for again, at once,
 /// rather than frozen until the clock has caught up.
-pub fn decide(checked: SystemTime, rule: TagRule, now: SystemTime) -> Freshness {
+pub(super) fn decide(checked: SystemTime, rule: TagRule, now: SystemTime) -> Freshness {
     let Ok(age) = now.duration_since(checked) else {
         return Freshness::Stale { by: Duration::ZERO };
     };
@@ -77,14 +87,23 @@ mod tests {
     fn check(age_seconds: i64, rule: TagRule, expected: Freshness) {
         let checked = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let by = Duration::from_secs(age_seconds.unsigned_abs());
-        let now = if age_seconds < 0 { checked - by } else { checked + by };
+        let now = if age_seconds < 0 {
+            checked - by
+        } else {
+            checked + by
+        };
         assert_eq!(decide(checked, rule, now), expected, "age {age_seconds} s");
     }
 
     #[test]
     fn a_tag_is_fresh_then_stale_then_expired() {
-        let rule = TagRule { ttl: TTL, stale_if_error: WINDOW };
-        let stale = |seconds| Freshness::Stale { by: Duration::from_secs(seconds) };
+        let rule = TagRule {
+            ttl: TTL,
+            stale_if_error: WINDOW,
+        };
+        let stale = |seconds| Freshness::Stale {
+            by: Duration::from_secs(seconds),
+        };
         check(0, rule, Freshness::Fresh);
         check(899, rule, Freshness::Fresh);
         check(900, rule, stale(0));
@@ -95,9 +114,19 @@ mod tests {
 
     #[test]
     fn a_zero_ttl_asks_every_time() {
-        let rule = TagRule { ttl: Duration::ZERO, stale_if_error: WINDOW };
+        let rule = TagRule {
+            ttl: Duration::ZERO,
+            stale_if_error: WINDOW,
+        };
         check(0, rule, Freshness::Stale { by: Duration::ZERO });
-        check(0, TagRule { stale_if_error: Duration::ZERO, ..rule }, Freshness::Expired);
+        check(
+            0,
+            TagRule {
+                stale_if_error: Duration::ZERO,
+                ..rule
+            },
+            Freshness::Expired,
+        );
     }
 
     #[test]

@@ -38,8 +38,12 @@ impl Outcome {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
-            Self::Miss { collapsed: false, .. } => "miss",
-            Self::Miss { collapsed: true, .. } => "coalesced",
+            Self::Miss {
+                collapsed: false, ..
+            } => "miss",
+            Self::Miss {
+                collapsed: true, ..
+            } => "coalesced",
             Self::Revalidated => "revalidated",
             Self::Stale { .. } => "stale",
             Self::Bypass(BypassReason::StorageFailed) => "bypass",
@@ -84,11 +88,25 @@ mod tests {
     fn the_header_is_that_of_rfc_9211() {
         let check = |outcome: Outcome, expected: &str| assert_eq!(outcome.to_string(), expected);
         check(Outcome::Hit, "entrepot; hit");
-        check(Outcome::Miss { collapsed: false, stored: true }, "entrepot; fwd=miss; stored");
         check(
-            Outcome::Miss { collapsed: true, stored: true },
+            Outcome::Miss {
+                collapsed: false,
+                stored: true,
+            },
+            "entrepot; fwd=miss; stored",
+        );
+        check(
+            Outcome::Miss {
+                collapsed: true,
+                stored: true,
+            },
             "entrepot; fwd=miss; collapsed; stored",
         );
-        check(Outcome::Stale { by: Duration::from_secs(90) }, "entrepot; hit; ttl=-90; detail=stale");
+        check(
+            Outcome::Stale {
+                by: Duration::from_secs(90),
+            },
+            "entrepot; hit; ttl=-90; detail=stale",
+        );
     }
 }

@@ -11,7 +11,8 @@ use super::raw::{RawConfig, RawListen, RawManifests};
 use super::reader::Source;
 use super::upstreams::Upstreams;
 use super::written::Written;
-use super::{BuiltIn, Config, Listen, Log, ManifestRules, value};
+use super::{BuiltIn, Config, Listen, Log, value};
+use crate::cache::TagPolicy;
 use crate::upstream::{self, Credentials, Proxies};
 
 // What counts where nobody says anything, as an operator would write it; `docs/configuration.md` repeats it.
@@ -58,7 +59,7 @@ impl Check<'_> {
             CACHE_DIRECTORY,
             value::path,
         );
-        let manifests = self.manifests(raw.manifests);
+        let tags = self.tags(raw.manifests);
         let log = self.log();
         let upstreams = Upstreams::check(
             raw.upstreams,
@@ -98,7 +99,7 @@ impl Check<'_> {
                 proxies: self.proxies(),
             },
             cache_directory: cache_directory?,
-            manifests: manifests?,
+            tags: tags?,
             log: log?,
             warnings: Vec::new(),
         })
@@ -178,7 +179,7 @@ impl Check<'_> {
         self.findings.parse(address, value::address)
     }
 
-    fn manifests(&self, raw: RawManifests) -> Option<ManifestRules> {
+    fn tags(&self, raw: RawManifests) -> Option<TagPolicy> {
         let Outside { arguments, .. } = self.outside;
         let cache = self.findings.setting(
             self.outside.layers(
@@ -203,7 +204,7 @@ impl Check<'_> {
             MANIFEST_STALE_IF_ERROR,
             value::duration,
         );
-        Some(ManifestRules {
+        Some(TagPolicy {
             cache: cache?,
             ignore: ignore?,
             ttl: ttl?,

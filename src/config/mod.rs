@@ -6,12 +6,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use regex::Regex;
 use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
+use crate::cache::TagPolicy;
 use crate::oci::Namespace;
 use crate::upstream;
 
@@ -72,8 +71,8 @@ pub struct Config {
     pub upstream: upstream::Config,
     /// Where the cache is. It need not exist.
     pub cache_directory: PathBuf,
-    /// How manifests are cached.
-    pub manifests: ManifestRules,
+    /// How long tags hold.
+    pub tags: TagPolicy,
     /// How and what to log.
     pub log: Log,
     /// What the operator should know, though the mirror can live with it.
@@ -85,19 +84,6 @@ pub struct Config {
 pub struct Listen {
     /// The address to bind; port 0 takes any that is free.
     pub address: SocketAddr,
-}
-
-/// How manifests are cached.
-#[derive(Debug, Clone)]
-pub struct ManifestRules {
-    /// Whether a tag may be answered from the cache.
-    pub cache: bool,
-    /// Tags in which this is found are never answered without asking upstream.
-    pub ignore: Option<Regex>,
-    /// How long a tag is answered without asking upstream whether it moved.
-    pub ttl: Duration,
-    /// How long after that it may still be answered while upstream is in trouble.
-    pub stale_if_error: Duration,
 }
 
 /// How and what to log.

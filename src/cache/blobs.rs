@@ -1,0 +1,132 @@
+//! Blobs: from storage, or by the fill that everybody shares.
+
+use tokio::task::spawn_blocking;
+
+use super::fill::{FillError, Fills, Opened};
+use super::outcome::{BypassReason, Outcome};
+use super::reader::Blob;
+use super::{Error, manifests};
+use crate::metrics::Metrics;
+use crate::oci::Digest;
+use crate::single_flight::Role;
+use crate::storage::{Local, StoredBlob};
+use crate::upstream::{self, Extent, Repository};
+
+/// Blobs by digest, whichever repository they are asked through.
+#[derive(Debug, Clone)]
+pub(super) struct Blobs {
+    storage: Local,
+    fills: Fills,
+    metrics: Metrics,
+}
+
+impl Blobs {
+    pub(super) fn new(storage: Local, metrics: Metrics) -> Self {
+        let fills = Fills::new(storage.clone(), metrics.clone());
+        Self {
+            storage,
+            fills,
+            metrics,
+        }
+    }
+
+    /// The blob `digest`, from storage or through `source`. Answers as soon as the size is known.
+    pub(super) async fn get(
+        &self,
+        source: Repository,
+        digest: Digest,
+    ) -> Result<(Outcome, Blob), Error> {
+        if let Some(blob) = self.stored(digest).await? {
+            return Ok((Outcome::Hit, Blob::stored(blob)));
+        }
+        let (role, fill) = self.fills.join(digest, &source);
+        let _waiter = self.metrics.fill_waiter();
+        match fill.opened(&source).await {
+            Ok(opened) => {
+                let outcome = Outcome::Miss {
+                    collapsed: role == Role::Follower,
+                    stored: true,
+                };
+                Ok((outcome, Blob::filling(fill, opened, source)))
+            }
+            Err(FillError::Storage(_)) => self.pass_through(source, digest).await,
+            Err(FillError::Upstream(error)) => Err(error.into()),
+            Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
+            Err(FillError::Broken) => Err(Error::Broken),
+        }
+    }
+
+    /// The size of the blob `digest`, without fetching it.
+    pub(super) async fn size(
+        &self,
+        source: &Repository,
+        digest: Digest,
+    ) -> Result<(Outcome, u64), Error> {
+        if let Some(blob) = self.stored(digest).await? {
+            return Ok((Outcome::Hit, blob.size));
+        }
+        let opened = self
+            .fills
+            .find(&digest)
+            .and_then(|fill| fill.opened_already());
+        if let Some(Opened { size, .. }) = opened {
+            return Ok((
+                Outcome::Miss {
+                    collapsed: true,
+                    stored: true,
+                },
+                size,
+            ));
+        }
+        let size = source.head_blob(&digest).await?;
+        Ok((
+            Outcome::Miss {
+                collapsed: false,
+                stored: false,
+            },
+            size,
+        ))
+    }
+
+    /// What storage has under `digest`. Storage that cannot say has nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when it is a manifest: containerd, told that the blob is there, would keep it as one for ever.
+    async fn stored(&self, digest: Digest) -> Result<Option<StoredBlob>, Error> {
+        let storage = self.storage.clone();
+        let looked_up = spawn_blocking(move || {
+            let blob = storage.blob(&digest)?;
+            let is_manifest = match &blob {
+                Some(blob) if blob.size <= upstream::MANIFEST_BYTES_MAX => {
+                    manifests::is_manifest(&storage, &digest)?
+                }
+                _ => false,
+            };
+            Ok::<_, crate::storage::Error>((blob, is_manifest))
+        });
+        match looked_up.await {
+            Ok(Ok((_, true))) => Err(upstream::Error::NotFound.into()),
+            Ok(Ok((blob, false))) => Ok(blob),
+            Ok(Err(error)) => {
+                tracing::warn!(%digest, %error, cause = %error.cause, "storage is failing");
+                self.metrics.storage_error(error.operation.as_str());
+                Ok(None)
+            }
+            Err(_) => Err(Error::Broken),
+        }
+    }
+
+    /// Storage is failing: this caller gets a connection of its own.
+    async fn pass_through(
+        &self,
+        source: Repository,
+        digest: Digest,
+    ) -> Result<(Outcome, Blob), Error> {
+        let stream = source.get_blob(&digest, Extent::Whole).await?;
+        let size = stream.total().ok_or_else(|| {
+            upstream::Error::Protocol("the size of the blob is not declared".to_owned())
+        })?;
+        let outcome = Outcome::Bypass(BypassReason::StorageFailed);
+        Ok((outcome, Blob::upstream(digest, size, source)))
+    }
+}

@@ -1,0 +1,318 @@
+//! Where manifests and tags are kept: in memory while they are hot, in storage for good.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::os::unix::fs::FileExt as _;
+use tokio::task::spawn_blocking;
+
+use super::Manifest;
+use crate::metrics::Metrics;
+use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
+use crate::storage::{self, Local, RecordKey};
+use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
+
+/// How many bytes of manifests stay in memory: some thousand of the usual size.
+const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How many tags stay in memory, at some hundred bytes each.
+const HOT_TAGS_MAX: u64 = 20_000;
+
+/// Which tag is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct TagKey {
+    pub(super) namespace: Namespace,
+    pub(super) repository: RepositoryName,
+    pub(super) tag: Tag,
+}
+
+/// What a tag pointed to, and when that was known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TagRecord {
+    /// The manifest.
+    pub(super) descriptor: Descriptor,
+    /// When upstream confirmed it last.
+    pub(super) checked: SystemTime,
+    /// When upstream first said so.
+    pub(super) changed: SystemTime,
+}
+
+/// A tag record on disk. It says what it is about, because the file name does not.
+#[derive(Debug, Serialize, Deserialize)]
+struct TagFile {
+    namespace: Namespace,
+    repository: RepositoryName,
+    tag: Tag,
+    manifest: Descriptor,
+    /// Seconds since 1970.
+    checked: u64,
+    /// Seconds since 1970.
+    changed: u64,
+}
+
+/// Says on disk that a blob is a manifest, and of which type.
+#[derive(Debug, Serialize, Deserialize)]
+struct ManifestFile {
+    media_type: MediaType,
+}
+
+/// Manifests and tags at rest. What storage cannot give counts as missing; what it cannot take stays in memory.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf {
+    storage: Local,
+    metrics: Metrics,
+    hot: moka::sync::Cache<Digest, Arc<Manifest>>,
+    tags: moka::sync::Cache<TagKey, TagRecord>,
+}
+
+impl TagKey {
+    pub(super) fn new(source: &Repository, tag: Tag) -> Self {
+        Self {
+            namespace: source.namespace().clone(),
+            repository: source.name().clone(),
+            tag,
+        }
+    }
+
+    fn record(&self) -> RecordKey<'_> {
+        RecordKey::Tag(&self.namespace, &self.repository, &self.tag)
+    }
+}
+
+impl Shelf {
+    pub(super) fn new(storage: Local, metrics: Metrics) -> Self {
+        let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
+            // A manifest is at most some MiB; one too large for the count weighs as much as can be said.
+            u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
+        };
+        let hot = moka::sync::Cache::builder()
+            .max_capacity(HOT_BYTES_MAX)
+            .weigher(weigh)
+            .build();
+        Self {
+            storage,
+            metrics,
+            hot,
+            tags: moka::sync::Cache::new(HOT_TAGS_MAX),
+        }
+    }
+
+    /// The manifest `digest`, if it is here.
+    pub(super) async fn manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
+        if let Some(manifest) = self.hot.get(&digest) {
+            return Some(manifest);
+        }
+        let manifest = Arc::new(self.storage(move |storage| load(storage, digest)).await??);
+        self.hot.insert(digest, Arc::clone(&manifest));
+        Some(manifest)
+    }
+
+    /// Keeps a manifest whose digest was checked.
+    pub(super) async fn keep(&self, manifest: &Arc<Manifest>) {
+        self.hot
+            .insert(manifest.descriptor.digest, Arc::clone(manifest));
+        let manifest = Arc::clone(manifest);
+        self.storage(move |storage| store(storage, &manifest)).await;
+    }
+
+    /// What is known of a tag.
+    pub(super) async fn tag(&self, key: &TagKey) -> Option<TagRecord> {
+        if let Some(record) = self.tags.get(key) {
+            return Some(record);
+        }
+        let wanted = key.clone();
+        let content = self
+            .storage(move |storage| storage.record(wanted.record()))
+            .await??;
+        let record = TagFile::parse(&content, key)?;
+        self.tags.insert(key.clone(), record.clone());
+        Some(record)
+    }
+
+    /// Keeps what is known of a tag.
+    pub(super) async fn keep_tag(&self, key: &TagKey, record: TagRecord) {
+        let file = TagFile::new(key, &record);
+        self.tags.insert(key.clone(), record);
+        let key = key.clone();
+        self.storage(move |storage| storage.write_record(key.record(), &json(&file)))
+            .await;
+    }
+
+    /// Forgets a tag.
+    pub(super) async fn forget_tag(&self, key: &TagKey) {
+        self.tags.invalidate(key);
+        let key = key.clone();
+        self.storage(move |storage| storage.remove_record(key.record()))
+            .await;
+    }
+
+    /// Runs `work` on storage. A failure is counted and told, and is otherwise nothing.
+    async fn storage<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Local) -> Result<T, storage::Error> + Send + 'static,
+    ) -> Option<T> {
+        let storage = self.storage.clone();
+        match spawn_blocking(move || work(&storage)).await {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, cause = %error.cause, "storage is failing");
+                self.metrics.storage_error(error.operation.as_str());
+                None
+            }
+            Err(panicked) => {
+                tracing::error!(%panicked, "storage panicked");
+                None
+            }
+        }
+    }
+}
+
+/// Whether storage knows `digest` as a manifest.
+pub(in super::super) fn is_manifest(
+    storage: &Local,
+    digest: &Digest,
+) -> Result<bool, storage::Error> {
+    Ok(storage.record(RecordKey::Manifest(digest))?.is_some())
+}
+
+/// Reads a manifest and checks it once more: it is small, and it decides what everything else is.
+fn load(storage: &Local, digest: Digest) -> Result<Option<Manifest>, storage::Error> {
+    let Some(record) = storage.record(RecordKey::Manifest(&digest))? else {
+        return Ok(None);
+    };
+    let Ok(ManifestFile { media_type }) = serde_json::from_slice(&record) else {
+        return Ok(None);
+    };
+    let Some(blob) = storage
+        .blob(&digest)?
+        .filter(|blob| blob.size <= MANIFEST_BYTES_MAX)
+    else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(0)];
+    let whole = blob.file.read_exact_at(&mut bytes, 0).is_ok();
+    if !whole || Digest::of(digest.algorithm(), &bytes) != digest {
+        tracing::warn!(%digest, "the stored manifest is damaged");
+        return Ok(None);
+    }
+    let descriptor = Descriptor {
+        media_type,
+        digest,
+        size: blob.size,
+    };
+    Ok(Some(Manifest {
+        descriptor,
+        bytes: bytes.into(),
+    }))
+}
+
+/// The bytes first: a record never speaks of a manifest that is not there yet.
+fn store(storage: &Local, manifest: &Manifest) -> Result<(), storage::Error> {
+    let Descriptor {
+        media_type,
+        digest,
+        size,
+    } = &manifest.descriptor;
+    let ingest = storage.ingest(digest, Some(*size))?;
+    ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
+    ingest.publish()?;
+    let record = ManifestFile {
+        media_type: media_type.clone(),
+    };
+    storage.write_record(RecordKey::Manifest(digest), &json(&record))
+}
+
+fn json<T: Serialize>(record: &T) -> Vec<u8> {
+    // Records are strings and numbers, which always serialise; an empty record reads as none.
+    serde_json::to_vec(record).unwrap_or_default()
+}
+
+impl TagFile {
+    fn new(key: &TagKey, record: &TagRecord) -> Self {
+        let TagKey {
+            namespace,
+            repository,
+            tag,
+        } = key.clone();
+        let seconds = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs()
+        };
+        Self {
+            namespace,
+            repository,
+            tag,
+            manifest: record.descriptor.clone(),
+            checked: seconds(record.checked),
+            changed: seconds(record.changed),
+        }
+    }
+
+    /// The record in `content`, if it is one, and about `key`. A damaged record is a miss.
+    fn parse(content: &[u8], key: &TagKey) -> Option<TagRecord> {
+        let file: Self = serde_json::from_slice(content).ok()?;
+        let about = TagKey {
+            namespace: file.namespace,
+            repository: file.repository,
+            tag: file.tag,
+        };
+        let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        (about == *key).then_some(TagRecord {
+            descriptor: file.manifest,
+            checked: time(file.checked)?,
+            changed: time(file.changed)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn key(tag: &str) -> TagKey {
+        TagKey {
+            namespace: "docker.io".parse().expect("a namespace"),
+            repository: "library/nginx".parse().expect("a name"),
+            tag: tag.parse().expect("a tag"),
+        }
+    }
+
+    fn record() -> TagRecord {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let media_type = "application/json".parse().expect("a media type");
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let descriptor = Descriptor {
+            media_type,
+            digest,
+            size: 1,
+        };
+        TagRecord {
+            descriptor,
+            checked: at(2_000),
+            changed: at(1_000),
+        }
+    }
+
+    #[test]
+    fn a_tag_record_comes_back_as_it_was() {
+        let content = json(&TagFile::new(&key("v1"), &record()));
+        assert_eq!(TagFile::parse(&content, &key("v1")), Some(record()));
+    }
+
+    #[test]
+    fn a_record_about_another_tag_or_a_damaged_one_is_a_miss() {
+        let content = json(&TagFile::new(&key("v1"), &record()));
+        assert_eq!(TagFile::parse(&content, &key("v2")), None);
+        for cut in 0..content.len() {
+            assert_eq!(TagFile::parse(&content[..cut], &key("v1")), None);
+        }
+        let endless = String::from_utf8(content)
+            .expect("text")
+            .replace("2000", &u64::MAX.to_string());
+        assert_eq!(TagFile::parse(endless.as_bytes(), &key("v1")), None);
+    }
+}

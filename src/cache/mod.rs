@@ -1,0 +1,129 @@
+//! What to serve, and from where. The only module that knows both storage and upstream.
+
+mod outcome;
+pub use outcome::{BypassReason, Outcome};
+
+mod freshness;
+pub use freshness::TagPolicy;
+
+mod manifests;
+pub use manifests::{Manifest, TaggedManifest};
+
+mod blobs;
+mod fill;
+mod receive;
+
+mod extents;
+
+mod reader;
+pub use reader::{Blob, BlobReader, ReadError, Unfinished};
+
+mod through;
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::oci::{Digest, ManifestError, Tag};
+use crate::storage::Local;
+use crate::upstream::{self, Repository};
+
+use blobs::Blobs;
+use manifests::Manifests;
+
+/// Why there is nothing to serve.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Upstream did not give it.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// Upstream gave bytes that are not what was asked for.
+    #[error("upstream sent bytes that hash to {found}")]
+    WrongDigest {
+        /// What they hash to.
+        found: Digest,
+    },
+    /// Upstream gave something that cannot be served as a manifest.
+    #[error("upstream sent a manifest that cannot be served: {0}")]
+    Manifest(#[from] ManifestError),
+    /// A bug here.
+    #[error("something went wrong in the mirror")]
+    Broken,
+}
+
+impl Error {
+    /// Whether asking again, later or elsewhere, may help, so that a stale copy may stand in meanwhile.
+    const fn is_trouble(&self) -> bool {
+        match self {
+            Self::Upstream(error) => error.is_trouble(),
+            Self::WrongDigest { .. } | Self::Manifest(_) | Self::Broken => true,
+        }
+    }
+}
+
+/// The cache. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    blobs: Blobs,
+    manifests: Manifests,
+}
+
+impl Cache {
+    /// A cache over `storage`, with tags as `tags` says.
+    pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
+        Self {
+            blobs: Blobs::new(storage.clone(), metrics.clone()),
+            manifests: Manifests::new(storage, tags, clock, metrics),
+        }
+    }
+
+    /// The blob `digest`, from storage or through `source`. Returns as soon as its size is known.
+    ///
+    /// Cancel-safe: a fill that was started goes on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn blob(&self, source: Repository, digest: Digest) -> Result<(Outcome, Blob), Error> {
+        self.blobs.get(source, digest).await
+    }
+
+    /// The size of the blob `digest` in bytes, without fetching it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn blob_size(
+        &self,
+        source: &Repository,
+        digest: Digest,
+    ) -> Result<(Outcome, u64), Error> {
+        self.blobs.size(source, digest).await
+    }
+
+    /// The manifest `digest`, from memory, storage or through `source`.
+    ///
+    /// Cancel-safe: a fetch that was started goes on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn manifest(
+        &self,
+        source: Repository,
+        digest: Digest,
+    ) -> Result<(Outcome, Arc<Manifest>), Error> {
+        self.manifests.by_digest(source, digest).await
+    }
+
+    /// The manifest `tag` points to, fresh, or stale while upstream is in trouble.
+    ///
+    /// Cancel-safe: a fetch that was started goes on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tagged_manifest(
+        &self,
+        source: Repository,
+        tag: Tag,
+    ) -> Result<(Outcome, TaggedManifest), Error> {
+        self.manifests.by_tag(source, tag).await
+    }
+}

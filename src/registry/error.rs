@@ -1,0 +1,312 @@
+//! The one place where a failure becomes a status, a code and a sentence for a person.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::route::RouteError;
+use crate::access::Refusal;
+use crate::cache;
+use crate::oci::ErrorCode;
+use crate::server::Rejection;
+use crate::upstream;
+
+/// Seconds after which to come back where upstream limits our rate and does not say for how long. Docker Hub counts
+/// over hours, abuse limits over minutes; clients that wait should not wait longer than that.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_mins(1);
+
+/// Why a request was not served.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Error {
+    /// The request is not one that is answered here.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The registry is not one that is served here.
+    #[error(transparent)]
+    Access(#[from] Refusal),
+    /// There is nothing to serve.
+    #[error("there is nothing to serve")]
+    Cache(#[source] cache::Error, Content),
+    /// The client does not take what there is.
+    #[error("the stored manifest is of a type that Accept does not list")]
+    NotAcceptable,
+    /// `If-Match` names another digest.
+    #[error("If-Match does not name this digest")]
+    PreconditionFailed,
+    /// The range lies outside the blob.
+    #[error("the range lies outside the blob")]
+    RangeNotSatisfiable {
+        /// The size of the blob.
+        size: u64,
+    },
+    /// The server could not even ask.
+    #[error("the request could not be handled")]
+    Rejected(Rejection),
+}
+
+/// What was asked for: decides which code says that it is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    Manifest,
+    Blob,
+}
+
+/// What goes over the wire.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    /// `Retry-After`, where the answer has one.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// The answer. The messages never hold what an upstream wrote: that is for the log.
+    pub(super) fn answer(&self) -> Answer {
+        match self {
+            Self::Route(error) => route(error),
+            Self::Access(Refusal::NotServed) => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::NameUnknown,
+                "this registry is not configured in the mirror: add it under `upstreams`, or set \
+                 `unknown_namespaces: public`",
+            ),
+            Self::Access(Refusal::Private) => answer(
+                StatusCode::FORBIDDEN,
+                ErrorCode::Denied,
+                "only public registries are mirrored without configuration: name this one with \
+                 --upstream NAME=URL or under `upstreams`",
+            ),
+            Self::Cache(error, content) => cache(error, *content),
+            Self::NotAcceptable => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::ManifestUnknown,
+                "the manifest is of a type that the request's Accept does not list: add it, or \
+                 `*/*`",
+            ),
+            Self::PreconditionFailed => answer(
+                StatusCode::PRECONDITION_FAILED,
+                ErrorCode::ManifestInvalid,
+                "If-Match does not name the digest of the content",
+            ),
+            Self::RangeNotSatisfiable { size } => answer(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                ErrorCode::Unsupported,
+                format!("the blob has {size} bytes, and none in this range"),
+            ),
+            Self::Rejected(rejection) => rejected(*rejection),
+        }
+    }
+}
+
+fn route(error: &RouteError) -> Answer {
+    let (status, code) = match error {
+        RouteError::Method => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+        RouteError::Path => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        RouteError::Unsupported(_) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+        RouteError::Namespace(_)
+        | RouteError::Namespaces
+        | RouteError::Name(_)
+        | RouteError::Escape
+        | RouteError::Reference(crate::oci::ReferenceError::Tag) => {
+            (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid)
+        }
+        RouteError::Reference(crate::oci::ReferenceError::Digest(_)) | RouteError::Digest(_) => {
+            (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
+        }
+    };
+    answer(status, code, error.to_string())
+}
+
+fn cache(error: &cache::Error, content: Content) -> Answer {
+    let bad_gateway = |code, message: &str| answer(StatusCode::BAD_GATEWAY, code, message);
+    match error {
+        cache::Error::Upstream(error) => from_upstream(error, content),
+        cache::Error::WrongDigest { .. } => bad_gateway(
+            match content {
+                Content::Manifest => ErrorCode::ManifestInvalid,
+                Content::Blob => ErrorCode::Unavailable,
+            },
+            "the upstream registry sent bytes that do not match the digest",
+        ),
+        cache::Error::Manifest(_) => bad_gateway(
+            ErrorCode::ManifestInvalid,
+            "the upstream registry sent something that is not a manifest, or not of the type it \
+             says",
+        ),
+        cache::Error::Broken => internal(),
+    }
+}
+
+fn from_upstream(error: &upstream::Error, content: Content) -> Answer {
+    let unavailable = |status, message: &str| answer(status, ErrorCode::Unavailable, message);
+    match error {
+        upstream::Error::NotFound => match content {
+            Content::Manifest => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::ManifestUnknown,
+                "the upstream registry does not have this manifest: check the repository and tag",
+            ),
+            Content::Blob => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::BlobUnknown,
+                "the upstream registry does not have this blob in this repository",
+            ),
+        },
+        // Not 401: that needs a challenge (RFC 9110 section 15.5.2), and a challenge would make containerd send the
+        // pod's credentials here.
+        upstream::Error::Denied(_) => answer(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            "the upstream registry refuses access: the repository is private or missing, or the \
+             mirror's credentials for it are wrong",
+        ),
+        upstream::Error::RateLimited { retry_after } => Answer {
+            retry_after: Some(retry_after.unwrap_or(RETRY_AFTER_DEFAULT)),
+            ..answer(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::TooManyRequests,
+                "the upstream registry limits our rate: wait, or give the mirror credentials for it",
+            )
+        },
+        upstream::Error::Unavailable(_) => unavailable(
+            StatusCode::BAD_GATEWAY,
+            "the upstream registry cannot be reached or fails; the mirror's log says why",
+        ),
+        upstream::Error::TimedOut(_) => unavailable(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the upstream registry does not answer in time",
+        ),
+        upstream::Error::TooLarge { .. } => unavailable(
+            StatusCode::BAD_GATEWAY,
+            "the upstream registry sends more than the mirror takes",
+        ),
+        upstream::Error::Protocol(_) => unavailable(
+            StatusCode::BAD_GATEWAY,
+            "the upstream registry answers as no registry does; the mirror's log says how",
+        ),
+        upstream::Error::Refused(_) => answer(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            "the registry leads to an address the mirror does not go to: where that is meant, name \
+             it with --upstream NAME=URL or under `upstreams`",
+        ),
+        upstream::Error::Loop => unavailable(
+            StatusCode::BAD_GATEWAY,
+            "the request already went through this mirror: its upstream leads back to it",
+        ),
+    }
+}
+
+fn rejected(rejection: Rejection) -> Answer {
+    let status = rejection.status();
+    match rejection {
+        Rejection::BadHost => answer(
+            status,
+            ErrorCode::NameInvalid,
+            "the request needs exactly one Host header, the same as the target's",
+        ),
+        Rejection::TargetTooLong => answer(
+            status,
+            ErrorCode::NameInvalid,
+            "the request target is too long",
+        ),
+        Rejection::Panicked => internal(),
+    }
+}
+
+fn internal() -> Answer {
+    answer(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::Unknown,
+        "something went wrong in the mirror; its log says what",
+    )
+}
+
+fn answer(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Answer {
+    Answer {
+        status,
+        code,
+        message: message.into(),
+        retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn check(error: upstream::Error, content: Content, status: u16, code: &str) {
+        let answer = Error::Cache(error.into(), content).answer();
+        assert_eq!(
+            (answer.status.as_u16(), answer.code.as_str()),
+            (status, code)
+        );
+    }
+
+    #[test]
+    fn only_what_upstream_does_not_have_is_404() {
+        use upstream::Error as E;
+        let trouble = || Arc::new(std::io::Error::other("10.0.0.7 refused"));
+        check(E::NotFound, Content::Manifest, 404, "MANIFEST_UNKNOWN");
+        check(E::NotFound, Content::Blob, 404, "BLOB_UNKNOWN");
+        check(E::Denied("no".to_owned()), Content::Blob, 403, "DENIED");
+        check(
+            E::RateLimited { retry_after: None },
+            Content::Blob,
+            429,
+            "TOOMANYREQUESTS",
+        );
+        check(E::Unavailable(trouble()), Content::Blob, 502, "UNAVAILABLE");
+        check(
+            E::TimedOut(upstream::Silence::Headers),
+            Content::Blob,
+            504,
+            "UNAVAILABLE",
+        );
+        check(
+            E::TooLarge { bytes_max: 1 },
+            Content::Manifest,
+            502,
+            "UNAVAILABLE",
+        );
+        check(
+            E::Protocol("odd".to_owned()),
+            Content::Manifest,
+            502,
+            "UNAVAILABLE",
+        );
+        check(
+            E::Refused("private".to_owned()),
+            Content::Manifest,
+            403,
+            "DENIED",
+        );
+        check(E::Loop, Content::Manifest, 502, "UNAVAILABLE");
+    }
+
+    #[test]
+    fn what_upstream_wrote_stays_in_the_log() {
+        let error = upstream::Error::Denied("token=hunter2".to_owned());
+        let answer = Error::Cache(error.into(), Content::Blob).answer();
+        assert!(!answer.message.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_rate_limit_says_when_to_come_back() {
+        let limited = |retry_after| {
+            let error = upstream::Error::RateLimited { retry_after };
+            Error::Cache(error.into(), Content::Manifest)
+                .answer()
+                .retry_after
+        };
+        assert_eq!(limited(None), Some(RETRY_AFTER_DEFAULT));
+        assert_eq!(
+            limited(Some(Duration::from_secs(7))),
+            Some(Duration::from_secs(7))
+        );
+    }
+}

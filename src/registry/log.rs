@@ -1,0 +1,146 @@
+//! One line in the log and one count in the metrics for every request, written when its body has ended: only then is
+//! it known how much was sent.
+
+use std::time::Duration;
+
+use hyper::{Request, Response};
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::response;
+use super::route::Target;
+use crate::cache::Outcome;
+use crate::metrics::Metrics;
+use crate::oci::{Namespace, Reference};
+use crate::server::{Body, Caller, End};
+use crate::upstream::Directory;
+
+/// Longest text of a client that goes into the log, in characters.
+const CLIENT_TEXT_MAX: usize = 300;
+
+/// What is known about a request so far.
+#[derive(Debug)]
+pub(super) struct Entry {
+    metrics: Metrics,
+    started: Instant,
+    caller: Caller,
+    method: String,
+    /// The path alone: queries may hold secrets, and the one key that matters is logged as the namespace.
+    path: String,
+    user_agent: String,
+    kind: &'static str,
+    upstream: String,
+    namespace: String,
+    outcome: Option<Outcome>,
+    error: Option<String>,
+}
+
+/// The metric label of what a reference asks for.
+pub(super) fn kind_of(reference: &Reference) -> &'static str {
+    match reference {
+        Reference::Tag(_) => "tag",
+        Reference::Digest(_) => "manifest",
+    }
+}
+
+impl Entry {
+    /// The request came in.
+    pub(super) fn new(request: &Request<()>, caller: Caller, metrics: Metrics) -> Self {
+        let user_agent = request.headers().get(hyper::header::USER_AGENT);
+        let user_agent = user_agent.map_or(&b""[..], |value| value.as_bytes());
+        Self {
+            metrics,
+            started: Instant::now(),
+            caller,
+            method: cut(request.method().as_str()),
+            path: cut(request.uri().path()),
+            user_agent: cut(&String::from_utf8_lossy(user_agent)),
+            kind: "other",
+            upstream: "none".to_owned(),
+            namespace: String::new(),
+            outcome: None,
+            error: None,
+        }
+    }
+
+    /// It asks for content of `target`.
+    pub(super) fn asked(&mut self, kind: &'static str, target: &Target, directory: &Directory) {
+        self.kind = kind;
+        directory
+            .label(&target.namespace)
+            .clone_into(&mut self.upstream);
+        self.namespace = target.namespace.to_string();
+    }
+
+    /// There is something to serve.
+    pub(super) fn came(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// There is not; makes the answer that says so.
+    pub(super) fn failed(
+        &mut self,
+        error: &Error,
+        namespace: Option<&Namespace>,
+    ) -> Response<Body> {
+        self.error = Some(chain(error));
+        response::failure(error, namespace)
+    }
+
+    /// Waits for the end of the body, and then writes.
+    pub(super) fn attach(self, response: Response<Body>) -> Response<Body> {
+        let status = response.status().as_u16();
+        response.map(|body| body.on_end(move |bytes, end| self.write(status, bytes, end)))
+    }
+
+    fn write(self, status: u16, bytes: u64, end: End) {
+        let took = self.started.elapsed();
+        let result = match (&self.error, self.outcome) {
+            (Some(_), _) => "error",
+            (None, Some(outcome)) => outcome.as_str(),
+            (None, None) => "local",
+        };
+        self.metrics
+            .request(&self.upstream, self.kind, result, took);
+        self.metrics.body(end.as_str());
+        if let Some(outcome) = self.outcome {
+            self.metrics
+                .served_bytes(&self.upstream, outcome.source(), bytes);
+        }
+        let Self {
+            method,
+            path,
+            user_agent,
+            namespace,
+            kind,
+            caller,
+            ..
+        } = &self;
+        let error = self.error.as_deref().unwrap_or_default();
+        // Text of clients is logged in quotes with control characters escaped.
+        tracing::info!(
+            client = %caller.peer.ip(), ?method, ?path, %namespace, kind, status, outcome = result,
+            bytes, end = end.as_str(), ms = milliseconds(took), ?user_agent, ?error, "request"
+        );
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(CLIENT_TEXT_MAX).collect()
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

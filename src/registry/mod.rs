@@ -1,0 +1,227 @@
+//! The API of a registry, read-only: one request, one story.
+
+mod route;
+use route::{Route, Target};
+
+mod conditional;
+use conditional::{Precondition, accepts, precondition};
+
+mod range;
+use range::Wanted;
+
+mod response;
+use response::Builder;
+
+mod error;
+use error::{Content, Error};
+
+mod log;
+use log::Entry;
+
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use crate::access;
+use crate::cache::{Blob, Cache, Manifest, Outcome};
+use crate::metrics::Metrics;
+use crate::oci::{Digest, Reference};
+use crate::server::{Body, Caller, Rejection, Service};
+use crate::upstream::{Repository, Upstreams, Via};
+
+/// A registry that has what other registries have.
+#[derive(Debug)]
+pub struct Registry {
+    upstreams: Upstreams,
+    cache: Cache,
+    metrics: Metrics,
+}
+
+/// What the story of a request needs of it.
+struct Ask {
+    /// Whether only the head is wanted.
+    head: bool,
+    headers: HeaderMap,
+}
+
+impl Registry {
+    /// A registry in front of `upstreams`.
+    pub fn new(upstreams: Upstreams, cache: Cache, metrics: Metrics) -> Self {
+        Self {
+            upstreams,
+            cache,
+            metrics,
+        }
+    }
+
+    /// Routes, decides about access, asks the cache, and answers.
+    async fn respond(&self, request: Request<()>, entry: &mut Entry) -> Response<Body> {
+        let (parts, ()) = request.into_parts();
+        let ask = Ask {
+            head: parts.method == Method::HEAD,
+            headers: parts.headers,
+        };
+        match route::parse(&parts.method, &parts.uri, self.upstreams.directory()) {
+            Err(error) => entry.failed(&error.into(), None),
+            Ok(Route::Base { namespace }) => response::base(namespace.as_ref()),
+            Ok(Route::Manifest(target, reference)) => {
+                entry.asked(
+                    log::kind_of(&reference),
+                    &target,
+                    self.upstreams.directory(),
+                );
+                let answer = self.manifest(&ask, &target, reference, entry).await;
+                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
+            }
+            Ok(Route::Blob(target, digest)) => {
+                entry.asked("blob", &target, self.upstreams.directory());
+                let answer = self.blob(&ask, &target, digest, entry).await;
+                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
+            }
+        }
+    }
+
+    async fn manifest(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        reference: Reference,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Error> {
+        let source = self.source(ask, target)?;
+        let failed = |error| Error::Cache(error, Content::Manifest);
+        let builder = Builder::new(StatusCode::OK);
+        let (outcome, manifest, builder, any_type) = match reference {
+            Reference::Digest(digest) => {
+                let found = self.cache.manifest(source, digest).await.map_err(failed)?;
+                // Whoever names the digest means these bytes, whatever they are.
+                (found.0, found.1, builder, true)
+            }
+            Reference::Tag(tag) => {
+                let found = self
+                    .cache
+                    .tagged_manifest(source, tag)
+                    .await
+                    .map_err(failed)?;
+                (found.0, found.1.manifest, builder.age(found.1.age), false)
+            }
+        };
+        entry.came(outcome);
+        if !any_type && !accepts(&ask.headers, &manifest.descriptor.media_type) {
+            return Err(Error::NotAcceptable);
+        }
+        send_manifest(ask, target, builder.outcome(outcome), &manifest)
+    }
+
+    async fn blob(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        digest: Digest,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Error> {
+        let source = self.source(ask, target)?;
+        let failed = |error| Error::Cache(error, Content::Blob);
+        let etag = digest.to_string();
+        let precondition = precondition(&ask.headers, &etag);
+        if precondition == Precondition::Failed {
+            return Err(Error::PreconditionFailed);
+        }
+        let describe = |outcome: Outcome, status| {
+            Builder::new(status)
+                .namespace(echo(target))
+                .outcome(outcome)
+                .digest(&etag)
+        };
+        if ask.head || precondition == Precondition::NotModified {
+            let (outcome, size) = self
+                .cache
+                .blob_size(&source, digest)
+                .await
+                .map_err(failed)?;
+            entry.came(outcome);
+            return Ok(match precondition {
+                Precondition::NotModified => describe(outcome, StatusCode::NOT_MODIFIED).head(None),
+                Precondition::Holds | Precondition::Failed => {
+                    describe(outcome, StatusCode::OK).octets().head(Some(size))
+                }
+            });
+        }
+        let (outcome, blob) = self.cache.blob(source, digest).await.map_err(failed)?;
+        entry.came(outcome);
+        send_blob(blob, &ask.headers, &etag, |status| {
+            describe(outcome, status)
+        })
+    }
+
+    /// The source the caller brings, once it is decided that the namespace is served to them.
+    fn source(&self, ask: &Ask, target: &Target) -> Result<Repository, Error> {
+        match access::decide(self.upstreams.directory(), &target.namespace)? {
+            access::Requirement::Open => {}
+        }
+        let via = Via::parse(ask.headers.get_all(hyper::header::VIA));
+        Ok(self
+            .upstreams
+            .repository(&target.namespace, &target.repository, &via))
+    }
+}
+
+/// The namespace the answer is about: as the client named it, else as it was found.
+fn echo(target: &Target) -> &crate::oci::Namespace {
+    target.asked.as_ref().unwrap_or(&target.namespace)
+}
+
+fn send_manifest(
+    ask: &Ask,
+    target: &Target,
+    builder: Builder,
+    manifest: &Manifest,
+) -> Result<Response<Body>, Error> {
+    let descriptor = &manifest.descriptor;
+    let etag = descriptor.digest.to_string();
+    let builder = builder.namespace(echo(target)).digest(&etag);
+    match precondition(&ask.headers, &etag) {
+        Precondition::Failed => Err(Error::PreconditionFailed),
+        Precondition::NotModified => Ok(builder.status(StatusCode::NOT_MODIFIED).head(None)),
+        Precondition::Holds => {
+            let builder = builder.media_type(descriptor.media_type.as_str());
+            Ok(if ask.head {
+                builder.head(Some(descriptor.size))
+            } else {
+                builder.full(manifest.bytes.clone())
+            })
+        }
+    }
+}
+
+fn send_blob(
+    blob: Blob,
+    headers: &HeaderMap,
+    etag: &str,
+    describe: impl Fn(StatusCode) -> Builder,
+) -> Result<Response<Body>, Error> {
+    let size = blob.size();
+    match range::wanted(headers, size, etag) {
+        Wanted::Whole => Ok(describe(StatusCode::OK)
+            .octets()
+            .reader(blob.read(0..size), size)),
+        Wanted::Part(part) => {
+            let length = part.end - part.start;
+            let builder = describe(StatusCode::PARTIAL_CONTENT)
+                .octets()
+                .part(&part, size);
+            Ok(builder.reader(blob.read(part), length))
+        }
+        Wanted::Nothing => Err(Error::RangeNotSatisfiable { size }),
+    }
+}
+
+impl Service for Registry {
+    async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
+        let mut entry = Entry::new(&request, caller, self.metrics.clone());
+        let response = self.respond(request, &mut entry).await;
+        entry.attach(response)
+    }
+
+    fn reject(&self, rejection: Rejection) -> Response<Body> {
+        response::failure(&Error::Rejected(rejection), None)
+    }
+}

@@ -1,0 +1,181 @@
+//! The responses: which headers go with what.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{
+    ACCEPT_RANGES, AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
+    HeaderValue, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{HeaderMap, Response, StatusCode};
+
+use super::error::{Answer, Error};
+use super::route::RouteError;
+use crate::cache::{BlobReader, Outcome};
+use crate::oci::{ErrorBody, Namespace};
+use crate::server::Body;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// What the body of a blob is called. Not the type its manifest gives it: the blob does not know that.
+const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// A response being put together.
+pub(super) struct Builder {
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+impl Builder {
+    /// A response of `status` with what every answer has.
+    pub(super) fn new(status: StatusCode) -> Self {
+        let mut headers = HeaderMap::with_capacity(12);
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Self { status, headers }
+    }
+
+    /// The same with another status.
+    pub(super) fn status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The registry the answer is about, as the client wrote it (distribution-spec, "Registry Proxying").
+    pub(super) fn namespace(self, namespace: &Namespace) -> Self {
+        self.text(OCI_NAMESPACE, namespace.as_str())
+    }
+
+    /// How the answer came about.
+    pub(super) fn outcome(self, outcome: Outcome) -> Self {
+        let mut this = self.text(CACHE_STATUS, &outcome.to_string());
+        if let Outcome::Stale { by } = outcome {
+            // RFC 7234 section 5.5 is history, but distribution-spec "Warnings" brought the header back, with code
+            // 299 and agent `-`, and clients print it.
+            let warning = format!(
+                "299 - \"served stale: the upstream registry could not confirm this tag for {} s\"",
+                by.as_secs()
+            );
+            this = this.text(WARNING, &warning);
+        }
+        this
+    }
+
+    /// Whether and how long ago upstream confirmed what is answered (RFC 9111 section 5.1).
+    pub(super) fn age(self, age: Duration) -> Self {
+        self.number(AGE, age.as_secs())
+    }
+
+    /// The digest of the whole content, which is its entity tag, too.
+    pub(super) fn digest(self, digest: &str) -> Self {
+        self.text(CONTENT_DIGEST, digest)
+            .text(ETAG, &format!("\"{digest}\""))
+    }
+
+    /// The type of the content.
+    pub(super) fn media_type(self, media_type: &str) -> Self {
+        self.text(CONTENT_TYPE, media_type)
+    }
+
+    /// The content is bytes, and parts of them can be had.
+    pub(super) fn octets(mut self) -> Self {
+        self.headers.insert(CONTENT_TYPE, OCTET_STREAM);
+        self.headers
+            .insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        self
+    }
+
+    /// The part that is sent, of how many bytes in all.
+    pub(super) fn part(self, part: &std::ops::Range<u64>, size: u64) -> Self {
+        let value = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+        self.text(CONTENT_RANGE, &value)
+    }
+
+    /// No body, because the client has it (304), or because it asked for the head of a body of `length` bytes.
+    pub(super) fn head(self, length: Option<u64>) -> Response<Body> {
+        let this = match length {
+            Some(length) => self.number(CONTENT_LENGTH, length),
+            None => self,
+        };
+        this.finish(Body::empty())
+    }
+
+    /// A body that is in memory.
+    pub(super) fn full(self, bytes: Bytes) -> Response<Body> {
+        self.number(CONTENT_LENGTH, bytes.len() as u64)
+            .finish(Body::full(bytes))
+    }
+
+    /// A body of exactly `length` bytes that is read while it is sent. The length is always declared: a body that
+    /// breaks off then is short, which clients notice and resume, and never looks complete.
+    pub(super) fn reader(self, reader: BlobReader, length: u64) -> Response<Body> {
+        let chunks = futures_util::stream::try_unfold(reader, |mut reader| async move {
+            let chunk = reader.chunk().await?;
+            Ok::<_, crate::cache::ReadError>(chunk.map(|chunk| (chunk, reader)))
+        });
+        self.number(CONTENT_LENGTH, length)
+            .finish(Body::stream(chunks, Some(length)))
+    }
+
+    fn number(mut self, name: HeaderName, value: u64) -> Self {
+        self.headers.insert(name, HeaderValue::from(value));
+        self
+    }
+
+    /// A header whose text came through the grammar of its type, so it always is one. Should it not be, the answer
+    /// goes without it.
+    fn text(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    fn finish(self, body: Body) -> Response<Body> {
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+/// `/v2/`: yes, this is a registry. Says so without asking any upstream.
+pub(super) fn base(namespace: Option<&Namespace>) -> Response<Body> {
+    let mut builder = Builder::new(StatusCode::OK).media_type("application/json");
+    if let Some(namespace) = namespace {
+        builder = builder.namespace(namespace);
+    }
+    builder.full(Bytes::from_static(b"{}"))
+}
+
+/// The answer to a request that failed.
+pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<Body> {
+    let Answer {
+        status,
+        code,
+        message,
+        retry_after,
+    } = error.answer();
+    let mut builder = Builder::new(status).media_type("application/json");
+    if let Some(namespace) = namespace {
+        builder = builder.namespace(namespace);
+    }
+    if let Some(after) = retry_after {
+        builder = builder.number(RETRY_AFTER, after.as_secs().max(1));
+    }
+    match error {
+        Error::Route(RouteError::Method) => builder = builder.text(ALLOW, "GET, HEAD"),
+        Error::RangeNotSatisfiable { size } => {
+            builder = builder.text(CONTENT_RANGE, &format!("bytes */{size}"));
+        }
+        Error::Route(_)
+        | Error::Access(_)
+        | Error::Cache(..)
+        | Error::NotAcceptable
+        | Error::PreconditionFailed
+        | Error::Rejected(_) => {}
+    }
+    builder.full(ErrorBody::new(code, &message).to_json().into())
+}
