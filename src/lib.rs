@@ -29,8 +29,10 @@ pub mod oci;
 pub mod single_flight;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use cache::Cache;
 use clock::Clock;
@@ -40,6 +42,10 @@ use registry::Registry;
 use server::{BindError, Drained, Limits};
 use storage::Local;
 use upstream::Upstreams;
+
+/// How long the end waits for a disk after the last answer, so that a broken one does not hold it up: with the time
+/// for responses under way this stays below the 30 s after which Kubernetes kills.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why the mirror did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,7 @@ pub struct Mirror {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     registry: Registry,
+    cache: Cache,
     limits: Limits,
     metrics: Metrics,
 }
@@ -86,11 +93,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         listeners.push(listener);
     }
     let cache = Cache::new(storage, config.tags, clock, metrics.clone());
-    let registry = Registry::new(upstreams, cache, metrics.clone());
+    let registry = Registry::new(upstreams, cache.clone(), metrics.clone());
     Ok(Mirror {
         listeners,
         addresses,
         registry,
+        cache,
         limits: Limits::default(),
         metrics,
     })
@@ -110,13 +118,12 @@ impl Mirror {
 
     /// Answers until `shutdown` is ready, and then drains. Dropping the future ends everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
-        server::serve(
-            self.listeners,
-            self.limits,
-            self.registry,
-            self.metrics,
-            shutdown,
-        )
-        .await
+        let Self { listeners, registry, limits, metrics, .. } = self;
+        let drained = server::serve(listeners, limits, registry, metrics, shutdown).await;
+        // Somebody was told that it is stored.
+        if timeout(SETTLE_TIMEOUT, self.cache.settled()).await.is_err() {
+            tracing::warn!("ending before everything was on disk");
+        }
+        drained
     }
 }

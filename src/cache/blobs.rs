@@ -2,6 +2,7 @@
 
 use tokio::task::spawn_blocking;
 
+use super::behind::Behind;
 use super::fill::{FillError, Fills, Opened};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
@@ -21,8 +22,8 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn new(storage: Local, metrics: Metrics) -> Self {
-        let fills = Fills::new(storage.clone(), metrics.clone());
+    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
+        let fills = Fills::new(storage.clone(), behind, metrics.clone());
         Self {
             storage,
             fills,
@@ -40,12 +41,19 @@ impl Blobs {
             return Ok((Outcome::Hit, Blob::stored(blob)));
         }
         let (role, fill) = self.fills.join(digest, &source);
+        // What is verified and only waits for the disk is there as far as anybody can tell.
+        let whole = fill.is_verified();
         let _waiter = self.metrics.fill_waiter();
         match fill.opened(&source).await {
             Ok(opened) => {
-                let outcome = Outcome::Miss {
-                    collapsed: role == Role::Follower,
-                    stored: true,
+                let collapsed = role == Role::Follower;
+                let outcome = if whole {
+                    Outcome::Hit
+                } else {
+                    Outcome::Miss {
+                        collapsed,
+                        stored: true,
+                    }
                 };
                 Ok((outcome, Blob::filling(fill, opened, source)))
             }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::behind::Behind;
 use super::extents::Extents;
 use super::receive;
 use crate::metrics::Metrics;
@@ -55,15 +56,17 @@ pub(super) enum FillError {
 pub(super) struct Fills {
     active: Arc<Mutex<HashMap<Digest, Arc<Fill>>>>,
     storage: Local,
+    behind: Behind,
     metrics: Metrics,
 }
 
 impl Fills {
     /// None under way.
-    pub(super) fn new(storage: Local, metrics: Metrics) -> Self {
+    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
         Self {
             active: Arc::default(),
             storage,
+            behind,
             metrics,
         }
     }
@@ -81,6 +84,7 @@ impl Fills {
         let task = receive::run(
             Arc::clone(&fill),
             self.storage.clone(),
+            self.behind.clone(),
             self.metrics.clone(),
         );
         let entry = Entry {
@@ -216,6 +220,11 @@ impl Fill {
             }
             (None, None | Some(End::Verified)) => Err(FillError::Broken),
         }
+    }
+
+    /// Whether every byte is there and right.
+    pub(super) fn is_verified(&self) -> bool {
+        matches!(self.state.borrow().end, Some(End::Verified))
     }
 
     /// What is known of the blob already, without waiting.

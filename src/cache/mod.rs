@@ -13,6 +13,7 @@ mod blobs;
 mod fill;
 mod receive;
 
+mod behind;
 mod extents;
 
 mod reader;
@@ -28,6 +29,7 @@ use crate::oci::{Digest, ManifestError, Tag};
 use crate::storage::Local;
 use crate::upstream::{self, Repository};
 
+use behind::Behind;
 use blobs::Blobs;
 use manifests::Manifests;
 
@@ -66,15 +68,25 @@ impl Error {
 pub struct Cache {
     blobs: Blobs,
     manifests: Manifests,
+    behind: Behind,
 }
 
 impl Cache {
     /// A cache over `storage`, with tags as `tags` says.
     pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
+        let behind = Behind::default();
         Self {
-            blobs: Blobs::new(storage.clone(), metrics.clone()),
-            manifests: Manifests::new(storage, tags, clock, metrics),
+            blobs: Blobs::new(storage.clone(), behind.clone(), metrics.clone()),
+            manifests: Manifests::new(storage, tags, clock, behind.clone(), metrics),
+            behind,
         }
+    }
+
+    /// Waits until what was fetched and verified is on disk, or could not be put there.
+    ///
+    /// Cancel-safe.
+    pub async fn settled(&self) {
+        self.behind.settled().await;
     }
 
     /// The blob `digest`, from storage or through `source`. Returns as soon as its size is known.

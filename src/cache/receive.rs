@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::behind::Behind;
 use super::fill::{End, Fill, FillError, Opened};
 use crate::metrics::Metrics;
 use crate::oci::Hasher;
@@ -38,11 +39,12 @@ const FILL_DEADLINE: Duration = Duration::from_hours(6);
 const UNDECLARED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Brings the blob of `fill` in.
-pub(super) async fn run(fill: Arc<Fill>, storage: Local, metrics: Metrics) {
+pub(super) async fn run(fill: Arc<Fill>, storage: Local, behind: Behind, metrics: Metrics) {
     let _inflight = metrics.fill();
     let receiver = Receiver {
         fill: Arc::clone(&fill),
         storage,
+        behind,
         metrics,
         writer: None,
         declared: None,
@@ -63,6 +65,7 @@ pub(super) async fn run(fill: Arc<Fill>, storage: Local, metrics: Metrics) {
 struct Receiver {
     fill: Arc<Fill>,
     storage: Local,
+    behind: Behind,
     metrics: Metrics,
     /// Made when the first source answers.
     writer: Option<Writer>,
@@ -246,6 +249,7 @@ impl Receiver {
                 file: Arc::clone(ingest.file()),
             });
         }
+        let _publishing = self.behind.under_way();
         self.fill.end(End::Verified);
         // The readers have what they need; whether the blob is also kept is our own affair.
         if let Err(error) = blocking(move || ingest.publish()).await? {

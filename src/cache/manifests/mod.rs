@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::behind::Behind;
 use super::freshness::{self, Freshness, TagPolicy};
 use super::{Error, Outcome};
 use crate::clock::Clock;
@@ -63,9 +64,15 @@ struct Refreshed {
 }
 
 impl Manifests {
-    pub(super) fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        storage: Local,
+        tags: TagPolicy,
+        clock: Clock,
+        behind: Behind,
+        metrics: Metrics,
+    ) -> Self {
         Self {
-            shelf: Shelf::new(storage, metrics.clone()),
+            shelf: Shelf::new(storage, behind, metrics.clone()),
             tags: Arc::new(tags),
             clock,
             metrics,
@@ -151,7 +158,7 @@ impl Manifests {
                 )) = &refreshed
                 {
                     // Upstream took it back: an outage later must not bring it up again.
-                    this.shelf.forget_tag(&key).await;
+                    this.shelf.forget_tag(&key);
                 }
                 refreshed
             }
@@ -177,7 +184,7 @@ impl Manifests {
             {
                 let moved = digest != record.descriptor.digest;
                 let changed = if moved { asked } else { record.changed };
-                self.keep_tag(key, &manifest, asked, changed).await;
+                self.keep_tag(key, &manifest, asked, changed);
                 return Ok(Refreshed {
                     manifest,
                     known: true,
@@ -185,14 +192,14 @@ impl Manifests {
             }
         }
         let manifest = self.fetch(source, &reference).await?;
-        self.keep_tag(key, &manifest, asked, asked).await;
+        self.keep_tag(key, &manifest, asked, asked);
         Ok(Refreshed {
             manifest,
             known: false,
         })
     }
 
-    async fn keep_tag(
+    fn keep_tag(
         &self,
         key: &TagKey,
         manifest: &Manifest,
@@ -208,8 +215,7 @@ impl Manifests {
                     checked,
                     changed,
                 },
-            )
-            .await;
+            );
     }
 
     /// Fetches a manifest and keeps it. Bytes that are not what they should be are asked for once more: some
@@ -230,7 +236,7 @@ impl Manifests {
         let manifest = Arc::new(verified.inspect_err(|error| {
             tracing::warn!(%source, %reference, %error, "upstream sent something else");
         })?);
-        self.shelf.keep(&manifest).await;
+        self.shelf.keep(&manifest);
         Ok(manifest)
     }
 }

@@ -1,14 +1,15 @@
 //! Where manifests and tags are kept: in memory while they are hot, in storage for good.
 
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::FileExt as _;
 use tokio::task::spawn_blocking;
 
 use super::Manifest;
+use super::super::behind::Behind;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
 use crate::storage::{self, Local, RecordKey};
@@ -59,9 +60,11 @@ struct ManifestFile {
 }
 
 /// Manifests and tags at rest. What storage cannot give counts as missing; what it cannot take stays in memory.
+/// Nobody waits for what is kept: it goes into memory at once, and to disk behind the answer.
 #[derive(Debug, Clone)]
 pub(super) struct Shelf {
     storage: Local,
+    behind: Behind,
     metrics: Metrics,
     hot: moka::sync::Cache<Digest, Arc<Manifest>>,
     tags: moka::sync::Cache<TagKey, TagRecord>,
@@ -82,7 +85,7 @@ impl TagKey {
 }
 
 impl Shelf {
-    pub(super) fn new(storage: Local, metrics: Metrics) -> Self {
+    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
         let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
             // A manifest is at most some MiB; one too large for the count weighs as much as can be said.
             u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
@@ -93,6 +96,7 @@ impl Shelf {
             .build();
         Self {
             storage,
+            behind,
             metrics,
             hot,
             tags: moka::sync::Cache::new(HOT_TAGS_MAX),
@@ -110,11 +114,11 @@ impl Shelf {
     }
 
     /// Keeps a manifest whose digest was checked.
-    pub(super) async fn keep(&self, manifest: &Arc<Manifest>) {
+    pub(super) fn keep(&self, manifest: &Arc<Manifest>) {
         self.hot
             .insert(manifest.descriptor.digest, Arc::clone(manifest));
         let manifest = Arc::clone(manifest);
-        self.storage(move |storage| store(storage, &manifest)).await;
+        self.storage_behind(move |storage| store(storage, &manifest));
     }
 
     /// What is known of a tag.
@@ -132,41 +136,53 @@ impl Shelf {
     }
 
     /// Keeps what is known of a tag.
-    pub(super) async fn keep_tag(&self, key: &TagKey, record: TagRecord) {
+    pub(super) fn keep_tag(&self, key: &TagKey, record: TagRecord) {
         let file = TagFile::new(key, &record);
         self.tags.insert(key.clone(), record);
         let key = key.clone();
-        self.storage(move |storage| storage.write_record(key.record(), &json(&file)))
-            .await;
+        self.storage_behind(move |storage| storage.write_record(key.record(), &json(&file)));
     }
 
     /// Forgets a tag.
-    pub(super) async fn forget_tag(&self, key: &TagKey) {
+    pub(super) fn forget_tag(&self, key: &TagKey) {
         self.tags.invalidate(key);
         let key = key.clone();
-        self.storage(move |storage| storage.remove_record(key.record()))
-            .await;
+        self.storage_behind(move |storage| storage.remove_record(key.record()));
     }
 
-    /// Runs `work` on storage. A failure is counted and told, and is otherwise nothing.
+    /// Waits for `work` on storage. A failure is counted and told, and is otherwise nothing.
     async fn storage<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Local) -> Result<T, storage::Error> + Send + 'static,
     ) -> Option<T> {
-        let storage = self.storage.clone();
-        match spawn_blocking(move || work(&storage)).await {
-            Ok(Ok(value)) => Some(value),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, cause = %error.cause, "storage is failing");
-                self.metrics.storage_error(error.operation.as_str());
-                None
-            }
-            Err(panicked) => {
-                tracing::error!(%panicked, "storage panicked");
-                None
-            }
-        }
+        let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let done = spawn_blocking(move || told(work(&storage), &metrics)).await;
+        done.unwrap_or_else(|panicked| {
+            tracing::error!(%panicked, "storage panicked");
+            None
+        })
     }
+
+    /// Does `work` on storage while the answer is on its way.
+    fn storage_behind(
+        &self,
+        work: impl FnOnce(&Local) -> Result<(), storage::Error> + Send + 'static,
+    ) {
+        let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        self.behind.run(move || {
+            told(work(&storage), &metrics);
+        });
+    }
+}
+
+/// What storage gave; a failure is told here and is otherwise nothing.
+fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> Option<T> {
+    result
+        .inspect_err(|error| {
+            tracing::warn!(%error, cause = %error.cause, "storage is failing");
+            metrics.storage_error(error.operation.as_str());
+        })
+        .ok()
 }
 
 /// Whether storage knows `digest` as a manifest.
