@@ -57,7 +57,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             // nginx's; containerd and Go's client drop theirs after 30 to 90 s, and ask again when we were first.
             idle_timeout: Duration::from_secs(75),
-            write_idle_timeout: Duration::from_secs(60),
+            write_idle_timeout: Duration::from_mins(1),
             // None: at a desk the end should be quick. Behind a load balancer, its notice period.
             lame_duck: Duration::ZERO,
             // Kubernetes kills 30 s after asking by default, so a little less.
