@@ -62,7 +62,7 @@ where
 /// Why accepting failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
-    /// That one connection: accept(2) gives what happened to it on the network.
+    /// That one connection: accept(2) gives what happened to it on the network, and takes it from the backlog.
     Connection,
     /// No file descriptor is left, to us or to the system.
     Descriptors,
@@ -75,7 +75,8 @@ enum Trouble {
 impl Trouble {
     fn of(error: &io::Error) -> Self {
         match Errno::from_io_error(error) {
-            // accept(2), "Error handling": to be treated like EAGAIN; EPERM is a firewall's.
+            // accept(2), "Error handling": to be treated like EAGAIN. Not so EPERM and EOPNOTSUPP, which can be said for
+            // ever: by a sandbox, or of a socket that is none.
             Some(
                 Errno::CONNABORTED
                 | Errno::CONNRESET
@@ -85,10 +86,8 @@ impl Trouble {
                 | Errno::HOSTDOWN
                 | Errno::HOSTUNREACH
                 | Errno::NOPROTOOPT
-                | Errno::OPNOTSUPP
                 | Errno::NONET
-                | Errno::TIMEDOUT
-                | Errno::PERM,
+                | Errno::TIMEDOUT,
             ) => Self::Connection,
             Some(Errno::MFILE | Errno::NFILE) => Self::Descriptors,
             Some(Errno::NOBUFS | Errno::NOMEM) => Self::Memory,
@@ -144,12 +143,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_foresaw_makes_it_pause_too() {
         assert_eq!(time_lost(Errno::INVAL, 1).await, BACK_OFF_MIN);
+        assert_eq!(time_lost(Errno::PERM, 1).await, BACK_OFF_MIN);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_went_again_costs_nothing() {
         assert_eq!(time_lost(Errno::CONNABORTED, 100).await, Duration::ZERO);
-        assert_eq!(time_lost(Errno::PERM, 100).await, Duration::ZERO);
+        assert_eq!(time_lost(Errno::PROTO, 100).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

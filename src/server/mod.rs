@@ -133,7 +133,8 @@ pub async fn serve<S: Service>(
 ) -> Drained {
     let (phase, seen) = watch::channel(Phase::Serving);
     let (lame_duck, drain) = (limits.lame_duck, limits.drain);
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let slots = limits.connections.clamp(1, Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(slots));
     let server = Arc::new(Server {
         service,
         limits,

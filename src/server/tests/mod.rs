@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use hyper::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -41,12 +41,13 @@ struct Toy {
 }
 
 impl Service for Toy {
-    async fn call(&self, request: Request<()>, _: Caller) -> Response<Body> {
+    async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let seen = format!("{} {}", request.method(), request.uri());
         self.seen.lock().unwrap().push(seen);
         let body = match path.as_str() {
             "/panic" => panic!("on purpose"),
+            "/caller" => Body::full(format!("{} {}", caller.listener, caller.peer)),
             "/empty" => Body::empty(),
             "/slow" => {
                 self.waiting.notify_one();
@@ -90,7 +91,7 @@ fn chunks(
     Body::stream(chunks, Some(length))
 }
 
-/// A server that runs.
+/// A server that runs, with the address of its first listener.
 struct Running {
     address: SocketAddr,
     toy: Toy,
@@ -100,10 +101,13 @@ struct Running {
     task: JoinHandle<Drained>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the server runs beside its test")]
 fn start(limits: Limits) -> Running {
-    let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = listener.local_addr().unwrap();
+    start_on(vec![bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap()], limits)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server runs beside its test")]
+fn start_on(listeners: Vec<TcpListener>, limits: Limits) -> Running {
+    let address = listeners[0].local_addr().unwrap();
     let (ends, seen_ends) = mpsc::unbounded_channel();
     let toy = Toy {
         seen: Arc::default(),
@@ -117,7 +121,7 @@ fn start(limits: Limits) -> Running {
         let _ = stopped.await;
     };
     let task = tokio::spawn(serve(
-        vec![listener],
+        listeners,
         limits,
         toy.clone(),
         metrics.clone(),

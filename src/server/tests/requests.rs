@@ -1,5 +1,7 @@
 //! Requests that are as they should be, and those that name no host or are too large.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 
 #[tokio::test]
@@ -40,6 +42,25 @@ async fn the_answer_to_a_head_has_the_length_and_no_body() {
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
         assert_eq!(server.end().await, (0, End::Ended));
     }
+}
+
+#[tokio::test]
+async fn the_service_learns_who_asks_and_where() {
+    let any = bind((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
+    let port = any.local_addr().unwrap().port();
+    let local = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let server = start_on(vec![local, any], Limits::default());
+    let mut client = Client(
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .unwrap(),
+    );
+    let own = client.0.local_addr().unwrap();
+    client.send(get_and_close("/caller")).await;
+    let answer = client.rest().await;
+    assert!(answer.ends_with(&format!("\r\n\r\n1 {own}")), "{answer}");
+    let answer = server.exchange(get_and_close("/caller")).await;
+    assert!(answer.contains("\r\n\r\n0 127.0.0.1:"), "{answer}");
 }
 
 #[tokio::test]
