@@ -46,8 +46,9 @@ impl<S: Service> Exchange<S> {
         request: Request<()>,
     ) -> (Response<Body>, Then) {
         if let Some(rejection) = objection(&request) {
-            let target: String = request.uri().to_string();
-            tracing::debug!(peer = %caller.peer, ?rejection, target = ?shortened(&target), "refused");
+            // The path alone: what else a target has may be a secret.
+            let path = shortened(request.uri().path());
+            tracing::debug!(peer = %caller.peer, ?rejection, ?path, "refused");
             return (server.service.reject(rejection), Then::Close);
         }
         let phase = *server.phase.borrow();
