@@ -109,7 +109,7 @@ impl Metrics {
         Self(Arc::new(Inner::new()))
     }
 
-    /// All metrics in the text format of OpenMetrics 1.0.
+    /// All metrics in the `OpenMetrics` 1.0 text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing to a `String` cannot fail, and every label here has an encoding.

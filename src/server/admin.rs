@@ -4,8 +4,7 @@
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::Body;
-use super::accept::Phase;
+use super::{Body, Phase};
 use crate::metrics::Metrics;
 
 /// The answer, if the target is one of ours.

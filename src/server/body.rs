@@ -261,3 +261,83 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, Weak};
+
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    type Told = Arc<Mutex<Vec<(u64, End)>>>;
+
+    /// The body with what it tells at its end, and a guard to watch.
+    fn watched(body: Body) -> (Body, Told, Weak<()>) {
+        let told = Told::default();
+        let (teller, guard) = (Arc::clone(&told), Arc::new(()));
+        let watch = Arc::downgrade(&guard);
+        let body = body
+            .retain(guard)
+            .on_end(move |bytes, end| teller.lock().unwrap().push((bytes, end)));
+        (body, told, watch)
+    }
+
+    fn source(chunks: &[Result<&'static str, &'static str>], length: Option<u64>) -> Body {
+        let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.map(Bytes::from)).collect();
+        Body::stream(stream::iter(chunks), length)
+    }
+
+    /// Reads a body to its end, which must be as expected, told once, and let go of the guard.
+    #[track_caller]
+    fn check(body: Body, text: Result<&'static str, &str>, sent: u64, end: End) {
+        let (body, told, guard) = watched(body);
+        let collected = futures_util::FutureExt::now_or_never(body.collect()).unwrap();
+        let collected = collected
+            .map(http_body_util::Collected::to_bytes)
+            .map_err(|it| it.to_string());
+        let text = text.map(Bytes::from).map_err(str::to_owned);
+        assert_eq!(collected, text);
+        assert_eq!(*told.lock().unwrap(), [(sent, end)]);
+        assert_eq!(guard.strong_count(), 0);
+    }
+
+    #[test]
+    fn whole_bodies_end_well() {
+        check(Body::empty(), Ok(""), 0, End::Ended);
+        check(Body::full("abc"), Ok("abc"), 3, End::Ended);
+    }
+
+    #[test]
+    fn streams_end_as_declared_or_fail() {
+        let ab = [Ok("a"), Ok("b")];
+        check(source(&ab, None), Ok("ab"), 2, End::Ended);
+        check(source(&ab, Some(2)), Ok("ab"), 2, End::Ended);
+        let short = "the source of the body ended 1 bytes early";
+        check(source(&ab, Some(3)), Err(short), 2, End::Failed);
+        let long = "the source of the body gave 1 bytes too many";
+        check(source(&[Ok("ab")], Some(1)), Err(long), 0, End::Failed);
+        let failed = [Ok("a"), Err("lost")];
+        let failure = "the source of the body failed";
+        check(source(&failed, Some(2)), Err(failure), 1, End::Failed);
+        check(source(&failed, None), Err(failure), 1, End::Failed);
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_before_its_end_was_cancelled() {
+        let (body, told, guard) = watched(source(&[Ok("a")], Some(1)));
+        assert_eq!(guard.strong_count(), 1);
+        drop(body);
+        assert_eq!(*told.lock().unwrap(), [(0, End::Cancelled)]);
+        assert_eq!(guard.strong_count(), 0);
+    }
+
+    #[test]
+    fn a_body_that_is_skipped_ended_well() {
+        let (body, told, guard) = watched(Body::full("abc"));
+        assert_eq!(body.skipped().length(), Some(0));
+        assert_eq!(*told.lock().unwrap(), [(0, End::Ended)]);
+        assert_eq!(guard.strong_count(), 0);
+    }
+}

@@ -1,7 +1,9 @@
 //! One connection from its acceptance to its last packet.
 
+use std::error::Error;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::iter;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::accept::{Phase, Server, reached};
 use super::exchange::Exchange;
 use super::socket::{Line, Socket};
-use super::{Caller, Limits, Service};
+use super::{Caller, Limits, Phase, Server, Service, reached};
 
 /// How long a client may take to close its side after we have closed ours.
 const LINGER: Duration = Duration::from_secs(2);
@@ -60,17 +61,15 @@ pub(super) async fn serve<S: Service>(
                 biased;
                 result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
                     if let Err(error) = result {
-                        let cause = std::error::Error::source(&error);
-                        tracing::debug!(peer = %caller.peer, %error, ?cause, "connection broke");
+                        tracing::debug!(peer = %caller.peer, error = chain(&error), "connection broke");
                     }
                     break Closed::Done;
                 }
-                () = &mut draining, if !is_draining => {
-                    is_draining = true;
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                }
+                () = &mut draining, if !is_draining => is_draining = true,
                 () = &mut aborting, if is_draining => break Closed::Aborted,
             }
+            // The drain has begun: a resting connection closes, another one after its response.
+            Pin::new(&mut connection).graceful_shutdown();
         }
     };
     let socket = connection.into_parts().io.into_inner();
@@ -95,6 +94,13 @@ fn http() -> http1::Builder {
         .writev(true)
         .pipeline_flush(false);
     http
+}
+
+/// An error and its causes in one line. Their `Display` only: it is made to be shown.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
 }
 
 /// Ends the connection with a FIN. Closing a socket with unread bytes would send a reset instead, which destroys what

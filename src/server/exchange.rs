@@ -13,10 +13,9 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::accept::Server;
 use super::body::{Body, BodyError};
 use super::socket::Line;
-use super::{Caller, Limits, Rejection, Service, admin, host};
+use super::{Caller, Limits, Rejection, Server, Service, admin, host};
 use crate::metrics::Metrics;
 
 /// Longest text of a client in one of our log lines, in characters.
@@ -47,8 +46,9 @@ impl<S: Service> Exchange<S> {
         request: Request<()>,
     ) -> (Response<Body>, Then) {
         if let Some(rejection) = objection(&request) {
-            let target: String = request.uri().to_string();
-            tracing::debug!(peer = %caller.peer, ?rejection, target = ?shortened(&target), "refused");
+            // The path alone: what else a target has may be a secret.
+            let path = shortened(request.uri().path());
+            tracing::debug!(peer = %caller.peer, ?rejection, ?path, "refused");
             return (server.service.reject(rejection), Then::Close);
         }
         let phase = *server.phase.borrow();
@@ -101,7 +101,6 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
                 failure: None,
                 line,
                 metrics: server.metrics.clone(),
-                caller,
             }))
         })
     }
@@ -119,8 +118,10 @@ fn objection(request: &Request<()>) -> Option<Rejection> {
     if target_bytes(target) > Limits::TARGET_BYTES {
         return Some(Rejection::TargetTooLong);
     }
-    let (version, method) = (request.version(), request.method());
-    let sound = host::is_sound(version, method, target, request.headers());
+    if request.method() == Method::CONNECT {
+        return Some(Rejection::Connect);
+    }
+    let sound = host::is_sound(request.version(), target, request.headers());
     (!sound).then_some(Rejection::BadHost)
 }
 
@@ -165,7 +166,6 @@ pub(super) struct Outgoing {
     failure: Option<BodyError>,
     line: Arc<Line>,
     metrics: Metrics,
-    caller: Caller,
 }
 
 impl hyper::body::Body for Outgoing {
@@ -178,10 +178,7 @@ impl hyper::body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.failure.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Err(failure)) => {
-                    tracing::debug!(peer = %self.caller.peer, ?failure, "a body broke off");
-                    self.failure = Some(failure);
-                }
+                Some(Err(failure)) => self.failure = Some(failure),
                 frame => return Poll::Ready(frame),
             }
             self.line.want_flush(cx.waker());

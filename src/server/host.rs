@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 
 use hyper::header::{HOST, HeaderMap};
 use hyper::http::uri::Authority;
-use hyper::{Method, Uri, Version};
+use hyper::{Uri, Version};
 
 /// The port that an `http` target without one means.
 const HTTP_PORT: u16 = 80;
@@ -13,38 +13,44 @@ const HTTP_PORT: u16 = 80;
 /// well-formed one, and where the target has an authority too, the same. An empty one is refused as well, since an
 /// `http` URI with an empty host is invalid (RFC 9110 section 4.2.1). The RFC would let the target win over `Host`; two
 /// that differ are refused, since no honest client sends them and a proxy before us may have judged by the other one.
-pub(super) fn is_sound(
-    version: Version,
-    method: &Method,
-    target: &Uri,
-    headers: &HeaderMap,
-) -> bool {
+pub(super) fn is_sound(version: Version, target: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) => return version < Version::HTTP_11,
         (Some(_), Some(_)) => return false,
-        (Some(host), None) => host.to_str().ok().and_then(parse),
+        (Some(host), None) => host.to_str().ok().and_then(Host::parse),
     };
     let Some(host) = host else { return false };
-    match target.authority() {
-        None => true,
-        Some(_) if method == Method::CONNECT => true,
-        Some(authority) => parse(authority.as_str()).is_some_and(|named| same(&named, &host)),
+    target
+        .authority()
+        .is_none_or(|authority| Host::parse(authority.as_str()) == Some(host))
+}
+
+/// A host as it is compared.
+#[derive(Debug, PartialEq, Eq)]
+struct Host {
+    name: String,
+    port: u16,
+}
+
+impl Host {
+    /// Takes no user information, which has no place in a request (RFC 9110 section 4.2.4).
+    fn parse(text: &str) -> Option<Self> {
+        let authority = Authority::from_str(text).ok()?;
+        let (name, port) = text.split_at_checked(authority.host().len())?;
+        let port = match port.strip_prefix(':') {
+            None | Some("") => HTTP_PORT,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().ok()?
+            }
+            Some(_) => return None,
+        };
+        let sound = !name.is_empty() && !text.contains('@');
+        sound.then(|| Self {
+            name: name.to_ascii_lowercase(),
+            port,
+        })
     }
-}
-
-/// An authority without user information, which has no place in either (RFC 9110 section 4.2.4).
-fn parse(text: &str) -> Option<Authority> {
-    let authority = Authority::from_str(text).ok()?;
-    let sound = !text.contains('@')
-        && !authority.host().is_empty()
-        && (authority.port().is_none() == authority.port_u16().is_none());
-    sound.then_some(authority)
-}
-
-fn same(one: &Authority, other: &Authority) -> bool {
-    let port = |authority: &Authority| authority.port_u16().unwrap_or(HTTP_PORT);
-    one.host().eq_ignore_ascii_case(other.host()) && port(one) == port(other)
 }
 
 #[cfg(test)]
@@ -56,7 +62,7 @@ mod tests {
             .iter()
             .map(|host| (HOST, host.parse().unwrap()))
             .collect();
-        is_sound(version, &Method::GET, &target.parse().unwrap(), &headers)
+        is_sound(version, &target.parse().unwrap(), &headers)
     }
 
     #[track_caller]

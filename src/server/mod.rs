@@ -16,18 +16,31 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 
+use futures_util::future::join_all;
 use hyper::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
 
-pub use accept::{Drained, serve};
-pub use body::{Body, BodyError, End};
-pub use limits::Limits;
-pub use listen::{BindError, bind};
+use self::accept::next_connection;
+use self::connection::Closed;
+use crate::metrics::Metrics;
+
+pub use self::body::{Body, BodyError, End};
+pub use self::limits::Limits;
+pub use self::listen::{BindError, bind};
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one request. All methods and targets come here but the administrative paths. The future is dropped
+    /// Answers one request. All methods but CONNECT and all targets but the administrative
+    /// paths come here. The future is dropped
     /// when the client leaves; a panic costs the client a [`Rejection::Panicked`] and nobody else anything.
     fn call(
         &self,
@@ -49,13 +62,15 @@ pub struct Caller {
     pub listener: usize,
 }
 
-/// Why the server answers in the service's stead. The connection is closed after the first two.
+/// Why a request never came to [`Service::call`], or did not survive it. The connection is closed after all but the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// No `Host`, several, one that is none, or another than the target's (RFC 9112 section 3.2).
     BadHost,
     /// The request target is longer than [`Limits::TARGET_BYTES`].
     TargetTooLong,
+    /// CONNECT: we are no proxy, and an answer of success would open a tunnel.
+    Connect,
     /// [`Service::call`] panicked: a bug.
     Panicked,
 }
@@ -66,7 +81,142 @@ impl Rejection {
         match self {
             Self::BadHost => hyper::StatusCode::BAD_REQUEST,
             Self::TargetTooLong => hyper::StatusCode::URI_TOO_LONG,
+            Self::Connect => hyper::StatusCode::METHOD_NOT_ALLOWED,
             Self::Panicked => hyper::StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
+}
+
+/// What the server is doing. Only ever goes down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Serving.
+    Serving,
+    /// Serving still, but no longer ready: whoever balances the load should take us out.
+    LameDuck,
+    /// Accepting nothing; responses under way complete.
+    Draining,
+    /// The time for that is over.
+    Aborting,
+}
+
+/// What all connections share.
+struct Server<S> {
+    service: S,
+    limits: Limits,
+    metrics: Metrics,
+    phase: watch::Receiver<Phase>,
+}
+
+/// How the connections ended after the shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every response under way was completed.
+    Completely,
+    /// Some were broken off when the time was over.
+    Aborted {
+        /// Connections that had to be closed.
+        n: usize,
+    },
+}
+
+/// Serves until `shutdown` is ready and the connections are drained: at once not ready, after [`Limits::lame_duck`] no
+/// new connections, idle ones closed, and responses under way completed for at most [`Limits::drain`].
+///
+/// Dropping the future ends everything at once: how a second signal is obeyed.
+pub async fn serve<S: Service>(
+    listeners: Vec<TcpListener>,
+    limits: Limits,
+    service: S,
+    metrics: Metrics,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let (phase, seen) = watch::channel(Phase::Serving);
+    let (lame_duck, drain) = (limits.lame_duck, limits.drain);
+    let slots = limits.connections.clamp(1, Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(slots));
+    let server = Arc::new(Server {
+        service,
+        limits,
+        metrics,
+        phase: seen,
+    });
+    let accepting = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(index, listener)| accept_from(listener, index, &server, &slots));
+    let ending = async {
+        shutdown.await;
+        tracing::info!(?lame_duck, "not ready any more");
+        phase.send_replace(Phase::LameDuck);
+        sleep(lame_duck).await;
+        tracing::info!(?drain, "accepting no more");
+        phase.send_replace(Phase::Draining);
+        sleep(drain).await;
+        phase.send_replace(Phase::Aborting);
+        pending::<Infallible>().await
+    };
+    tokio::select! {
+        aborted = join_all(accepting) => match aborted.into_iter().sum() {
+            0 => Drained::Completely,
+            n => Drained::Aborted { n },
+        },
+        never = ending => match never {},
+    }
+}
+
+/// Accepts until the drain, then waits for the connections to end. Gives the number of those that were broken off.
+async fn accept_from<S: Service>(
+    listener: TcpListener,
+    index: usize,
+    server: &Arc<Server<S>>,
+    slots: &Arc<Semaphore>,
+) -> usize {
+    let mut connections = JoinSet::new();
+    let mut draining = pin!(reached(server.phase.clone(), Phase::Draining));
+    loop {
+        let next = next_connection(&listener, slots, &server.metrics);
+        let (slot, stream, peer) = tokio::select! {
+            biased;
+            () = &mut draining => break,
+            next = next => next,
+        };
+        let caller = Caller {
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            listener: index,
+        };
+        let open = (slot, server.metrics.connection());
+        let task = connection::serve(stream, caller, Arc::clone(server));
+        connections.spawn(async move {
+            let closed = task.await;
+            drop(open);
+            closed
+        });
+        // Those that ended since the last accept.
+        while let Some(joined) = connections.try_join_next() {
+            ended(joined, &server.metrics);
+        }
+    }
+    drop(listener);
+    let mut aborted = 0;
+    while let Some(joined) = connections.join_next().await {
+        aborted += usize::from(ended(joined, &server.metrics) == Some(Closed::Aborted));
+    }
+    aborted
+}
+
+/// How a connection ended, unless its task panicked.
+fn ended(joined: Result<Closed, JoinError>, metrics: &Metrics) -> Option<Closed> {
+    joined
+        .inspect_err(|error| {
+            metrics.panic();
+            tracing::error!(%error, "a connection panicked");
+        })
+        .ok()
+}
+
+/// Ready when the server has come to `phase`, also when it went without a word.
+async fn reached(mut seen: watch::Receiver<Phase>, phase: Phase) {
+    // An error means that the server's future was dropped, which ends every connection anyway.
+    let _ = seen.wait_for(|now| *now >= phase).await;
 }

@@ -145,7 +145,7 @@ impl Socket {
         }
     }
 
-    /// No bytes came: an error once it is too late for them.
+    /// Nothing is to be read: an error once it is too late for it.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.refresh();
         if !self.line.is_busy() && self.awaiting == Awaiting::Nothing {
@@ -224,11 +224,15 @@ impl AsyncWrite for Socket {
         true
     }
 
-    /// hyper flushes only when it has written all it holds.
+    /// hyper flushes only when it has written all it holds. It does not read again after that if it found nothing to
+    /// read while it was busy, so the wait for the next request begins here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.line.flushed();
-        Poll::Ready(Ok(()))
+        match self.poll_overdue(cx) {
+            Poll::Ready(overdue) => Poll::Ready(overdue),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
