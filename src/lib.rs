@@ -118,7 +118,13 @@ impl Mirror {
 
     /// Answers until `shutdown` is ready, and then drains. Dropping the future ends everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let Self { listeners, registry, limits, metrics, .. } = self;
+        let Self {
+            listeners,
+            registry,
+            limits,
+            metrics,
+            ..
+        } = self;
         let drained = server::serve(listeners, limits, registry, metrics, shutdown).await;
         // Somebody was told that it is stored.
         if timeout(SETTLE_TIMEOUT, self.cache.settled()).await.is_err() {

@@ -212,6 +212,7 @@ fn rejected(rejection: Rejection) -> Answer {
             ErrorCode::NameInvalid,
             "the request target is too long",
         ),
+        Rejection::Connect => route(&RouteError::Method),
         Rejection::Panicked => internal(),
     }
 }

@@ -13,7 +13,7 @@ use super::error::{Answer, Error};
 use super::route::RouteError;
 use crate::cache::{BlobReader, Outcome};
 use crate::oci::{ErrorBody, Namespace};
-use crate::server::Body;
+use crate::server::{Body, Rejection};
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -166,7 +166,9 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
         builder = builder.number(RETRY_AFTER, after.as_secs().max(1));
     }
     match error {
-        Error::Route(RouteError::Method) => builder = builder.text(ALLOW, "GET, HEAD"),
+        Error::Route(RouteError::Method) | Error::Rejected(Rejection::Connect) => {
+            builder = builder.text(ALLOW, "GET, HEAD");
+        }
         Error::RangeNotSatisfiable { size } => {
             builder = builder.text(CONTENT_RANGE, &format!("bytes */{size}"));
         }
@@ -175,7 +177,7 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
         | Error::Cache(..)
         | Error::NotAcceptable
         | Error::PreconditionFailed
-        | Error::Rejected(_) => {}
+        | Error::Rejected(Rejection::BadHost | Rejection::TargetTooLong | Rejection::Panicked) => {}
     }
     builder.full(ErrorBody::new(code, &message).to_json().into())
 }

@@ -207,15 +207,14 @@ impl Manifests {
         changed: SystemTime,
     ) {
         let descriptor = manifest.descriptor.clone();
-        self.shelf
-            .keep_tag(
-                key,
-                TagRecord {
-                    descriptor,
-                    checked,
-                    changed,
-                },
-            );
+        self.shelf.keep_tag(
+            key,
+            TagRecord {
+                descriptor,
+                checked,
+                changed,
+            },
+        );
     }
 
     /// Fetches a manifest and keeps it. Bytes that are not what they should be are asked for once more: some

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::Manifest;
 use super::super::behind::Behind;
+use super::Manifest;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
 use crate::storage::{self, Local, RecordKey};
