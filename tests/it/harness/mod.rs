@@ -1,1 +1,9 @@
-//! x
+//! What the tests stand on: a scripted upstream, the mirror, and a client that sees every byte.
+//!
+//! Everything waits on signals, nothing sleeps. A test runs on one thread, upstream, mirror and client in turn.
+
+pub mod client;
+pub mod clock;
+pub mod content;
+pub mod gate;
+pub mod upstream;
