@@ -11,3 +11,5 @@ mod harness;
 
 mod architecture;
 mod scripted_upstream;
+
+mod conformance;

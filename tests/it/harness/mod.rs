@@ -2,8 +2,14 @@
 //!
 //! Everything waits on signals, nothing sleeps. A test runs on one thread, upstream, mirror and client in turn.
 
+pub mod world;
+
+pub mod mirror;
+pub mod upstream;
+
+pub mod answers;
 pub mod client;
+
 pub mod clock;
 pub mod content;
 pub mod gate;
-pub mod upstream;

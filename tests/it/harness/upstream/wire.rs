@@ -140,6 +140,8 @@ pub async fn write_answer<S: AsyncWrite + Unpin>(
 
 fn head(answer: &Answer, length: Option<u64>) -> String {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
+    // What a real registry adds, and nobody wants to see passed on.
+    head.push_str("Set-Cookie: session=of-the-upstream\r\nX-Of-Upstream: yes\r\n");
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
