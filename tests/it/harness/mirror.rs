@@ -1,0 +1,319 @@
+//! The mirror, in this process, as configured by a few lines of YAML.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use entrepot::clock::Clock;
+use entrepot::config::Config;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::answers::check_common;
+use super::client::{Answer, Request};
+use super::upstream::Upstream;
+
+/// What the mirror is told: nothing, at first, but to serve no registry that is not named.
+#[derive(Clone)]
+pub struct Setup {
+    lines: Vec<String>,
+    upstreams: Vec<String>,
+    unknown_namespaces: &'static str,
+    default_upstream: String,
+    /// Certificates and credentials.
+    files: Arc<TempDir>,
+}
+
+impl Setup {
+    /// No upstreams; the default one is `registry.example`.
+    pub fn new() -> Self {
+        Self {
+            lines: Vec::new(),
+            upstreams: Vec::new(),
+            unknown_namespaces: "deny",
+            default_upstream: "registry.example".to_owned(),
+            files: Arc::new(TempDir::new().expect("a directory")),
+        }
+    }
+
+    /// One more line at the top level.
+    pub fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    /// The registry `name` is this upstream.
+    pub fn upstream(self, name: &str, upstream: &Upstream) -> Self {
+        self.upstream_with(name, upstream, "")
+    }
+
+    /// The registry `name` is this upstream, with further keys as they stand in a YAML flow mapping.
+    pub fn upstream_with(self, name: &str, upstream: &Upstream, keys: &str) -> Self {
+        self.endpoints(name, &[upstream.url("")], keys)
+    }
+
+    /// The registry `name` is at these URLs.
+    pub fn endpoints(mut self, name: &str, urls: &[String], keys: &str) -> Self {
+        let upstream = format!("  {name:?}: {{ endpoints: {urls:?}, {keys} }}");
+        self.upstreams.push(upstream);
+        self
+    }
+
+    /// Where a request goes that names no registry.
+    pub fn default_upstream(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.default_upstream);
+        self
+    }
+
+    /// Serves every public registry.
+    pub fn serving_the_public(mut self) -> Self {
+        self.unknown_namespaces = "public";
+        self
+    }
+
+    /// A file beside the configuration; gives its path.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.files.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// With this text as credentials file.
+    pub fn credentials(self, text: &str) -> Self {
+        let path = self.file("credentials.yaml", text);
+        self.line(&format!("credentials_file: {path:?}"))
+    }
+
+    fn yaml(&self, directory: &Path) -> String {
+        let mut text = format!(
+            "listen: [{{ address: \"127.0.0.1:0\" }}]\n\
+             default_upstream: {:?}\n\
+             unknown_namespaces: {}\n\
+             cache: {{ directory: {directory:?} }}\n",
+            self.default_upstream, self.unknown_namespaces
+        );
+        for line in &self.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        if !self.upstreams.is_empty() {
+            text.push_str("upstreams:\n");
+            text.push_str(&self.upstreams.join("\n"));
+        }
+        text
+    }
+
+    /// What the mirror makes of the configuration alone.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a person reads it.
+    pub fn check(&self) -> Result<(), String> {
+        let config = Config::from_yaml(&self.yaml(self.files.path()));
+        config.map(drop).map_err(|problems| problems.to_string())
+    }
+
+    /// Starts the mirror on an empty directory.
+    pub async fn start(self) -> Mirror {
+        let directory = TempDir::new().expect("a directory");
+        self.start_on(Arc::new(directory)).await
+    }
+
+    /// Starts the mirror on a directory.
+    pub async fn start_on(self, directory: Arc<TempDir>) -> Mirror {
+        let (stop, home, address, clock) = self.launch(directory.path()).await;
+        Mirror {
+            address,
+            clock,
+            directory,
+            setup: self,
+            stop: Some(stop),
+            home,
+        }
+    }
+
+    /// Starts the mirror in a runtime of its own, so that it can be killed with everything it has spawned.
+    pub async fn start_apart(self, directory: Arc<TempDir>) -> Mirror {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (setup, path) = (self.clone(), directory.path().to_owned());
+        let (sender, receiver) = oneshot::channel();
+        // Not joined: the task ends with the runtime.
+        let _ = runtime.handle().spawn(async move {
+            let (stop, mut home, address, clock) = setup.launch(&path).await;
+            let _ = sender.send((stop, address, clock));
+            home.tasks().join_next().await;
+        });
+        let (stop, address, clock) = receiver.await.expect("it starts");
+        Mirror {
+            address,
+            clock,
+            directory,
+            setup: self,
+            stop: Some(stop),
+            home: Home::Apart(Some(runtime)),
+        }
+    }
+
+    async fn launch(&self, directory: &Path) -> (oneshot::Sender<()>, Home, SocketAddr, Clock) {
+        let yaml = self.yaml(directory);
+        let config = Config::from_yaml(&yaml).unwrap_or_else(|problems| {
+            panic!("the configuration is right: {problems}\n{yaml}");
+        });
+        let clock = Clock::system();
+        let started = entrepot::start(config, clock.clone()).await;
+        let mirror = started.unwrap_or_else(|error| panic!("it starts: {error:?}"));
+        let address = mirror.addresses()[0];
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let shutdown = async { drop(stopped.await) };
+            mirror.run(shutdown).await;
+        });
+        (stop, Home::Here(tasks), address, clock)
+    }
+}
+
+/// Where the mirror runs.
+enum Home {
+    /// Beside the test, on the same thread and the same clock.
+    Here(JoinSet<()>),
+    /// In a runtime of its own.
+    Apart(Option<Runtime>),
+}
+
+impl Home {
+    fn tasks(&mut self) -> &mut JoinSet<()> {
+        match self {
+            Self::Here(tasks) => tasks,
+            Self::Apart(_) => panic!("its tasks are in the other runtime"),
+        }
+    }
+}
+
+/// A running mirror.
+pub struct Mirror {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its time of day.
+    pub clock: Clock,
+    /// Its cache directory.
+    pub directory: Arc<TempDir>,
+    setup: Setup,
+    stop: Option<oneshot::Sender<()>>,
+    home: Home,
+}
+
+// === Asking ===
+
+impl Mirror {
+    /// The whole answer to a GET.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.send(Request::get(target)).await
+    }
+
+    /// The answer to a HEAD.
+    pub async fn head(&self, target: &str) -> Answer {
+        self.send(Request::head(target)).await
+    }
+
+    /// The whole answer to a request. It has what every answer must have, or the test fails.
+    pub async fn send(&self, request: Request) -> Answer {
+        let (method, target) = (request.method().to_owned(), request.target().to_owned());
+        let answer = request.send(self.address).await;
+        check_common(&method, &target, &answer);
+        answer
+    }
+}
+
+// === Its life ===
+
+impl Mirror {
+    /// Tells it to stop; gives when it has drained.
+    pub async fn stop(&mut self) {
+        self.begin_to_stop();
+        self.ended().await;
+    }
+
+    /// Tells it to stop, as a first SIGTERM does.
+    pub fn begin_to_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits until it has drained.
+    pub async fn ended(&mut self) {
+        while self.home.tasks().join_next().await.is_some() {}
+    }
+
+    /// Ends it as a SIGKILL does: nothing runs to its end.
+    pub async fn kill(&mut self) {
+        let Home::Apart(runtime) = &mut self.home else {
+            panic!("only a mirror started apart can be killed");
+        };
+        let runtime = runtime.take().expect("it has not been killed");
+        // Dropping tasks is done when this returns.
+        let killing = move || runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+        let killed = tokio::task::spawn_blocking(killing).await;
+        killed.expect("the runtime ends");
+    }
+
+    /// The same configuration again, on the same directory.
+    pub async fn start_again(&self) -> Self {
+        let directory = Arc::clone(&self.directory);
+        self.setup.clone().start_on(directory).await
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        if let Home::Apart(runtime) = &mut self.home
+            && let Some(runtime) = runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+// === Its directory ===
+
+impl Mirror {
+    /// Every file below the cache directory with its length, sorted.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let root = self.directory.path();
+        let mut files = Vec::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            // A folder may go while it is looked at.
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() => folders.push(path),
+                    Ok(metadata) => {
+                        let below = path.strip_prefix(root).expect("below the root");
+                        files.push((below.to_owned(), metadata.len()));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Where a blob or manifest of this digest is stored.
+    pub fn path_of(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').expect("a digest");
+        let blobs = self.directory.path().join("v1/blobs");
+        blobs.join(algorithm).join(&hex[..2]).join(hex)
+    }
+
+    /// Whether something is stored under this digest.
+    pub fn has(&self, digest: &str) -> bool {
+        self.path_of(digest).exists()
+    }
+}

@@ -1,0 +1,15 @@
+//! The integration suite: one binary, in reading order. A real listener, a real client and a real upstream that is
+//! scripted and counts, all in this process and on loopback.
+
+#![expect(
+    clippy::expect_used,
+    reason = "the harness is test code throughout: an expectation that fails is a failed test"
+)]
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod harness;
+
+mod architecture;
+mod scripted_upstream;
+
+mod conformance;
