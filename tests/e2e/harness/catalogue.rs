@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 const LARGE_LAYER_BYTES: u64 = 304 * MIB;
 
 /// What the registry holds. Every tag is `1.0`, which is not among those that are asked for upstream each time.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Catalogue {
     /// `team/multi`: an OCI index of amd64 and arm64, which share their first layer.
     pub(crate) multi: Index,
@@ -36,7 +36,7 @@ pub(crate) struct Catalogue {
 }
 
 /// A single image under a tag.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Tagged {
     /// `repository:tag`.
     pub(crate) name: String,
@@ -44,7 +44,7 @@ pub(crate) struct Tagged {
 }
 
 /// An image for several platforms under a tag.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Index {
     /// `repository:tag`.
     pub(crate) name: String,
@@ -64,7 +64,7 @@ impl Index {
 }
 
 /// A manifest that is no image.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Artifact {
     /// `repository:tag`.
     pub(crate) name: String,

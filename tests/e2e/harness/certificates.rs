@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 
 /// Paths of PEM files.
 pub(crate) struct Certificates {
@@ -21,6 +23,10 @@ impl Certificates {
         fs::create_dir(&directory).unwrap();
 
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        // OpenSSL finds an issuer by its name, so the two certificates need different ones.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "entrepot test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

@@ -10,6 +10,7 @@ pub(crate) mod catalogue;
 pub(crate) mod images;
 
 pub(crate) mod mirror;
+pub(crate) mod unpacked;
 pub(crate) mod upstream;
 
 pub(crate) mod gate;

@@ -80,6 +80,11 @@ impl Daemon {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
+    /// Empties the log, for a successor that writes to the same file.
+    pub(crate) fn forget_log(&self) {
+        File::create(&self.log).unwrap();
+    }
+
     /// Asks the process to end, and waits. It is killed when it does not; the status then says so.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         if let Some(status) = self.child.try_wait().unwrap() {

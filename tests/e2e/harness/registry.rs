@@ -1,7 +1,7 @@
 //! Debian's `docker-registry` over TLS, and what it was asked.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::certificates::Certificates;
@@ -11,6 +11,8 @@ use super::process::{Daemon, accepts, free_port};
 pub(crate) struct Registry {
     daemon: Daemon,
     port: u16,
+    name: String,
+    directory: PathBuf,
 }
 
 /// One line of the registry's access log.
@@ -62,13 +64,12 @@ impl Registry {
         let file = directory.join(format!("{name}.yml"));
         fs::write(&file, configuration.to_string()).unwrap();
 
-        let mut daemon = Daemon::start(
-            name,
-            Command::new("docker-registry").arg("serve").arg(file),
-            directory,
-        );
-        daemon.wait_until(|| accepts(port));
-        Self { daemon, port }
+        Self {
+            daemon: serve(name, directory, port),
+            port,
+            name: name.to_owned(),
+            directory: directory.to_owned(),
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -85,6 +86,23 @@ impl Registry {
         self.daemon.stop();
         self.daemon.log().lines().filter_map(asked).collect()
     }
+
+    /// Returns all the registry was asked so far, and starts it again, at the same port, with an empty log.
+    pub(crate) fn restart(&mut self) -> Vec<Asked> {
+        let asked = self.stop();
+        self.daemon.forget_log();
+        self.daemon = serve(&self.name, &self.directory, self.port);
+        asked
+    }
+}
+
+/// Runs a registry with the configuration `<directory>/<name>.yml`.
+fn serve(name: &str, directory: &Path, port: u16) -> Daemon {
+    let configuration = directory.join(format!("{name}.yml"));
+    let mut command = Command::new("docker-registry");
+    let mut daemon = Daemon::start(name, command.arg("serve").arg(configuration), directory);
+    daemon.wait_until(|| accepts(port));
+    daemon
 }
 
 /// Reads a line in Apache's combined format, as in

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::catalogue::{Catalogue, stored};
 use super::certificates::Certificates;
+use super::mirror::Mirror;
 use super::registry::{Asked, Registry};
 
 /// A namespace that only exists in tests: RFC 6761 reserves `.test`, so no request can leave for it.
@@ -40,6 +41,12 @@ impl Upstream {
         }
     }
 
+    /// A mirror with an empty cache below `directory` that knows both namespaces.
+    pub(crate) fn mirror(&self, directory: &Path) -> Mirror {
+        let endpoints = [(EXAMPLE, self.example.url()), (HUB, self.hub.url())];
+        Mirror::start(directory, &endpoints, &self.certificates.authority)
+    }
+
     /// Stops both registries and returns all they were ever asked.
     pub(crate) fn stop(&mut self) -> AskedOf {
         AskedOf {
@@ -48,13 +55,16 @@ impl Upstream {
         }
     }
 
+    /// Returns all that was asked so far, and starts both registries again where they were.
+    pub(crate) fn restart(&mut self) -> AskedOf {
+        AskedOf {
+            example: self.example.restart(),
+            hub: self.hub.restart(),
+        }
+    }
+
     /// The registry that stands for `EXAMPLE`.
     pub(crate) fn example(&self) -> &Registry {
         &self.example
-    }
-
-    /// Namespaces and the URLs that stand for them, as `--upstream` takes them.
-    pub(crate) fn endpoints(&self) -> Vec<(&'static str, String)> {
-        vec![(EXAMPLE, self.example.url()), (HUB, self.hub.url())]
     }
 }
