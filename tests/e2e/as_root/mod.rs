@@ -1,5 +1,7 @@
-//! Clients that unpack what they pull, which takes mounts and so privileges.
+//! What takes privileges: clients that unpack what they pull, and filesystems of our own.
 
 mod containerd;
 mod docker;
 mod podman;
+
+mod read_only;

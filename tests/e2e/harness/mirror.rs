@@ -17,16 +17,28 @@ pub(crate) struct Mirror {
 impl Mirror {
     /// Starts the mirror with its cache below `directory`. A second one there finds what the first has left.
     pub(crate) fn start(directory: &Path, endpoints: &[(&str, String)], authority: &Path) -> Self {
+        let mut options = vec![format!("--upstream-ca={}", authority.display())];
+        options.extend(
+            endpoints
+                .iter()
+                .map(|(name, url)| format!("--upstream={name}={url}")),
+        );
+        Self::with(directory, &options)
+    }
+
+    /// Starts a mirror that has no upstream of its own.
+    pub(crate) fn idle(directory: &Path) -> Self {
+        Self::with(directory, &[])
+    }
+
+    fn with(directory: &Path, options: &[String]) -> Self {
         let port = free_port();
         let cache = directory.join("cache");
         let mut arguments = binary();
         arguments
             .arg(format!("--cache-dir={}", cache.display()))
             .arg(format!("--port={port}"))
-            .arg(format!("--upstream-ca={}", authority.display()));
-        for (namespace, url) in endpoints {
-            arguments.arg(format!("--upstream={namespace}={url}"));
-        }
+            .args(options);
         let mut daemon = Daemon::start("mirror", &mut arguments, directory);
         daemon.wait_until(|| accepts(port) && is_ready(port));
         Self {
@@ -36,10 +48,6 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// `127.0.0.1:<port>`, as clients write a registry.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -47,6 +55,11 @@ impl Mirror {
 
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGTERM, without waiting for what follows.
+    pub(crate) fn ask_to_stop(&mut self) {
+        self.daemon.ask_to_stop();
     }
 
     /// SIGTERM, then the status it ended with.

@@ -16,8 +16,8 @@ const COMMAND_SECONDS: &str = "120";
 /// Longest start of a daemon. The slowest, Docker Engine with a containerd of its own, takes two seconds.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Longest orderly end of a daemon after SIGTERM, before it is killed.
-const END_WITHIN: Duration = Duration::from_secs(15);
+/// Longest orderly end of a daemon, or of a client's download, before it is killed.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at a foreign process, which has no way to tell us that it is ready or gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -85,12 +85,15 @@ impl Daemon {
         File::create(&self.log).unwrap();
     }
 
-    /// Asks the process to end, and waits. It is killed when it does not; the status then says so.
-    pub(crate) fn stop(&mut self) -> ExitStatus {
-        if let Some(status) = self.child.try_wait().unwrap() {
-            return status;
+    /// SIGTERM, without waiting for what follows.
+    pub(crate) fn ask_to_stop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         }
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Waits until the process ends. It is killed when it does not; the status then says so.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + END_WITHIN;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -99,6 +102,12 @@ impl Daemon {
             thread::sleep(LOOK_AGAIN);
         }
         self.kill()
+    }
+
+    /// Asks the process to end, and waits.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.wait()
     }
 
     /// SIGKILL: what a power cut or the OOM killer leaves behind.
