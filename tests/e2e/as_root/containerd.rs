@@ -36,7 +36,7 @@ impl Containerd {
         let mut daemon = Daemon::start("containerd", &mut command, directory.path());
         let address = directory.path().join("containerd.sock");
         daemon.wait_until(|| {
-            address.exists() && outcome(&mut ctr(&address).arg("version")).status.success()
+            address.exists() && outcome(ctr(&address).arg("version")).status.success()
         });
         Self {
             _daemon: daemon,
