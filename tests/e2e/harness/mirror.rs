@@ -1,0 +1,113 @@
+//! The program under test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use super::digest;
+use super::process::{Daemon, accepts, command, free_port, outcome};
+
+/// A running mirror.
+pub(crate) struct Mirror {
+    daemon: Daemon,
+    port: u16,
+    cache: PathBuf,
+}
+
+impl Mirror {
+    /// Starts the mirror with its cache below `directory`. A second one there finds what the first has left.
+    pub(crate) fn start(directory: &Path, endpoints: &[(&str, String)], authority: &Path) -> Self {
+        let mut options = vec![format!("--upstream-ca={}", authority.display())];
+        options.extend(
+            endpoints
+                .iter()
+                .map(|(name, url)| format!("--upstream={name}={url}")),
+        );
+        Self::with(directory, &options)
+    }
+
+    /// Starts a mirror that has no upstream of its own.
+    pub(crate) fn idle(directory: &Path) -> Self {
+        Self::with(directory, &[])
+    }
+
+    fn with(directory: &Path, options: &[String]) -> Self {
+        let port = free_port();
+        let cache = directory.join("cache");
+        let mut arguments = binary();
+        arguments
+            .arg(format!("--cache-dir={}", cache.display()))
+            .arg(format!("--port={port}"))
+            .args(options);
+        let mut daemon = Daemon::start("mirror", &mut arguments, directory);
+        daemon.wait_until(|| accepts(port) && is_ready(port));
+        Self {
+            daemon,
+            port,
+            cache,
+        }
+    }
+
+    /// `127.0.0.1:<port>`, as clients write a registry.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGTERM, without waiting for what follows.
+    pub(crate) fn ask_to_stop(&mut self) {
+        self.daemon.ask_to_stop();
+    }
+
+    /// SIGTERM, then the status it ended with.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.daemon.stop()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Every file under a final name of the cache below `directory`, as a digest. Each is hashed on the way.
+    pub(crate) fn stored_blobs(&self) -> Vec<String> {
+        let mut stored = Vec::new();
+        for shard in entries(&self.cache.join("v1/blobs/sha256")) {
+            for file in entries(&shard) {
+                let named = format!("sha256:{}", file.file_name().unwrap().display());
+                assert_eq!(
+                    digest::of_file(&file),
+                    named,
+                    "wrong bytes under a final name"
+                );
+                stored.push(named);
+            }
+        }
+        stored
+    }
+}
+
+/// The built binary, with an environment that holds none of its variables.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_entrepot"));
+    command.env_clear();
+    command
+}
+
+fn is_ready(port: u16) -> bool {
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    outcome(command("curl").args(["--silent", "--fail", "--output", "/dev/null", &url]))
+        .status
+        .success()
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => panic!("{}: {error}", directory.display()),
+    }
+}

@@ -1,0 +1,16 @@
+//! What every test here stands on, from the process up to the whole rig.
+
+pub(crate) mod process;
+
+pub(crate) mod certificates;
+pub(crate) mod digest;
+pub(crate) mod registry;
+
+pub(crate) mod catalogue;
+pub(crate) mod images;
+
+pub(crate) mod mirror;
+pub(crate) mod unpacked;
+pub(crate) mod upstream;
+
+pub(crate) mod gate;

@@ -1,0 +1,70 @@
+//! The upstream side of the rig: one registry for each of two namespaces, with the same content and a log of its own.
+
+use std::path::Path;
+
+use super::catalogue::{Catalogue, stored};
+use super::certificates::Certificates;
+use super::mirror::Mirror;
+use super::registry::{Asked, Registry};
+
+/// A namespace that only exists in tests: RFC 6761 reserves `.test`, so no request can leave for it.
+pub(crate) const EXAMPLE: &str = "registry.example.test";
+
+/// The namespace that clients mean when they name none.
+pub(crate) const HUB: &str = "docker.io";
+
+/// Two registries over one storage.
+pub(crate) struct Upstream {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) certificates: Certificates,
+    example: Registry,
+    hub: Registry,
+}
+
+/// What each registry was asked.
+pub(crate) struct AskedOf {
+    pub(crate) example: Vec<Asked>,
+    pub(crate) hub: Vec<Asked>,
+}
+
+impl Upstream {
+    /// Starts both registries.
+    pub(crate) fn start(directory: &Path) -> Self {
+        let stored = stored();
+        let certificates = Certificates::make(directory);
+        let serve = |name| Registry::read_only(name, directory, &stored.storage, &certificates);
+        Self {
+            example: serve("upstream-example"),
+            hub: serve("upstream-hub"),
+            catalogue: stored.catalogue,
+            certificates,
+        }
+    }
+
+    /// A mirror with an empty cache below `directory` that knows both namespaces.
+    pub(crate) fn mirror(&self, directory: &Path) -> Mirror {
+        let endpoints = [(EXAMPLE, self.example.url()), (HUB, self.hub.url())];
+        Mirror::start(directory, &endpoints, &self.certificates.authority)
+    }
+
+    /// Stops both registries and returns all they were ever asked.
+    pub(crate) fn stop(&mut self) -> AskedOf {
+        AskedOf {
+            example: self.example.stop(),
+            hub: self.hub.stop(),
+        }
+    }
+
+    /// Returns all that was asked so far, and starts both registries again where they were.
+    pub(crate) fn restart(&mut self) -> AskedOf {
+        AskedOf {
+            example: self.example.restart(),
+            hub: self.hub.restart(),
+        }
+    }
+
+    /// The registry that stands for `EXAMPLE`.
+    pub(crate) fn example(&self) -> &Registry {
+        &self.example
+    }
+}

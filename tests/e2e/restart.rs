@@ -1,0 +1,93 @@
+//! What a mirror leaves behind when it is killed or asked to end in the middle of its work.
+
+use std::path::{Path, PathBuf};
+
+use crate::harness::digest;
+use crate::harness::gate::Gate;
+use crate::harness::images::Layer;
+use crate::harness::mirror::Mirror;
+use crate::harness::process::{Daemon, command, run};
+use crate::harness::upstream::{EXAMPLE, Upstream};
+
+/// A mirror whose upstream stops in the middle of the large layer, and a client that is waiting for the rest.
+struct Interrupted {
+    gate: Gate,
+    mirror: Mirror,
+    client: Daemon,
+    received: PathBuf,
+}
+
+impl Interrupted {
+    /// Starts the download and waits until `upstream_bytes` have come.
+    fn start(directory: &Path, upstream: &Upstream, upstream_bytes: u64) -> Self {
+        let gate = Gate::start(upstream.example().port(), upstream_bytes);
+        let mirror = Mirror::start(
+            directory,
+            &[(EXAMPLE, gate.url())],
+            &upstream.certificates.authority,
+        );
+        let received = directory.join("received");
+        let layer = &upstream.catalogue.large.image.layers[0];
+        let client = Daemon::start(
+            "client",
+            command("curl")
+                .args(["--silent", "--show-error", "--fail", "--output"])
+                .arg(&received)
+                .arg(layer_url(&mirror, layer)),
+            directory,
+        );
+        gate.wait_until_reached();
+        Self {
+            gate,
+            mirror,
+            client,
+            received,
+        }
+    }
+}
+
+fn layer_url(mirror: &Mirror, layer: &Layer) -> String {
+    format!(
+        "{}/v2/team/large/blobs/{}?ns={EXAMPLE}",
+        mirror.url(),
+        layer.digest
+    )
+}
+
+#[test]
+fn a_kill_during_a_fill_leaves_no_wrong_byte_and_the_next_pull_works() {
+    let layer_bytes = 304 << 20;
+    // At its beginning, in its middle, and when only what TLS adds is missing.
+    for upstream_bytes in [2 << 20, layer_bytes / 2, layer_bytes] {
+        let directory = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start(directory.path());
+        let layer = &upstream.catalogue.large.image.layers[0];
+        let mut interrupted = Interrupted::start(directory.path(), &upstream, upstream_bytes);
+        interrupted.mirror.kill();
+        assert_eq!(interrupted.mirror.stored_blobs(), Vec::<String>::new());
+        interrupted.gate.open();
+
+        let restarted = upstream.mirror(directory.path());
+        let again = directory.path().join("again");
+        run(command("curl")
+            .args(["--silent", "--show-error", "--fail", "--output"])
+            .arg(&again)
+            .arg(layer_url(&restarted, layer)));
+        assert_eq!(digest::of_file(&again), layer.digest);
+        assert_eq!(restarted.stored_blobs(), [layer.digest.as_str()]);
+    }
+}
+
+#[test]
+fn sigterm_lets_a_running_download_finish() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(directory.path());
+    let layer = &upstream.catalogue.large.image.layers[0];
+    let mut interrupted = Interrupted::start(directory.path(), &upstream, 8 << 20);
+
+    interrupted.mirror.ask_to_stop();
+    interrupted.gate.open();
+    assert!(interrupted.client.wait().success());
+    assert_eq!(digest::of_file(&interrupted.received), layer.digest);
+    assert_eq!(interrupted.mirror.stop().code(), Some(0));
+}
