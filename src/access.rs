@@ -12,14 +12,14 @@ pub enum Requirement {
 }
 
 /// Why a namespace is not served at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Only configured registries are served, and this is none.
-    #[error("this registry is not configured here")]
-    NotServed,
+    #[error("{0} is not configured here")]
+    NotServed(Namespace),
     /// The name can only mean something private, and private registries are served by configuration alone.
-    #[error("this registry is not a public one")]
-    Private,
+    #[error("{0} is no public registry")]
+    Private(Namespace),
 }
 
 /// Decides about the namespace in its canonical form.
@@ -31,7 +31,7 @@ pub fn decide(directory: &Directory, namespace: &Namespace) -> Result<Requiremen
         return Ok(Requirement::Open);
     }
     match directory.unknown_namespaces() {
-        UnknownNamespaces::Deny => Err(Refusal::NotServed),
-        UnknownNamespaces::Public => Err(Refusal::Private),
+        UnknownNamespaces::Deny => Err(Refusal::NotServed(namespace.clone())),
+        UnknownNamespaces::Public => Err(Refusal::Private(namespace.clone())),
     }
 }

@@ -9,7 +9,8 @@
 //! * [`registry`] is the API: one request, one story.
 //! * [`access`] decides who may read what; [`cache`] what to serve, and from where.
 //! * [`storage`] keeps bytes by digest; [`upstream`] speaks to other registries.
-//! * [`oci`] is the vocabulary; [`single_flight`], [`clock`] and [`metrics`] are tools.
+//! * [`oci`] is the vocabulary; [`http`] is what [`server`] and [`registry`] say to each other;
+//!   [`single_flight`], [`clock`] and [`metrics`] are tools.
 
 pub mod config;
 
@@ -24,6 +25,7 @@ pub mod storage;
 pub mod upstream;
 
 pub mod clock;
+pub mod http;
 pub mod metrics;
 pub mod oci;
 pub mod single_flight;

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_colon_makes_it_a_digest() {
         assert!(matches!("latest".parse(), Ok(Reference::Tag(_))));
-        let digest = Digest::of(super::super::Algorithm::Sha256, b"x");
+        let digest = Digest::of(crate::oci::Algorithm::Sha256, b"x");
         assert_eq!(digest.to_string().parse(), Ok(Reference::Digest(digest)));
         assert!(matches!(
             "sha256:short".parse::<Reference>(),

@@ -7,8 +7,8 @@ use hyper::StatusCode;
 use super::route::RouteError;
 use crate::access::Refusal;
 use crate::cache;
+use crate::http::Rejection;
 use crate::oci::ErrorCode;
-use crate::server::Rejection;
 use crate::upstream;
 
 /// Seconds after which to come back where upstream limits our rate and does not say for how long. Docker Hub counts
@@ -66,17 +66,21 @@ impl Error {
     pub(super) fn answer(&self) -> Answer {
         match self {
             Self::Route(error) => route(error),
-            Self::Access(Refusal::NotServed) => answer(
+            Self::Access(Refusal::NotServed(namespace)) => answer(
                 StatusCode::NOT_FOUND,
                 ErrorCode::NameUnknown,
-                "this registry is not configured in the mirror: add it under `upstreams`, or set \
-                 `unknown_namespaces: public`",
+                format!(
+                    "{namespace} is not configured in the mirror: name it with --upstream \
+                     NAME=URL or under `upstreams`"
+                ),
             ),
-            Self::Access(Refusal::Private) => answer(
+            Self::Access(Refusal::Private(namespace)) => answer(
                 StatusCode::FORBIDDEN,
                 ErrorCode::Denied,
-                "only public registries are mirrored without configuration: name this one with \
-                 --upstream NAME=URL or under `upstreams`",
+                format!(
+                    "{namespace} is no public registry, and others are mirrored only when they \
+                     are configured: name it with --upstream NAME=URL or under `upstreams`"
+                ),
             ),
             Self::Cache(error, content) => cache(error, *content),
             Self::NotAcceptable => answer(

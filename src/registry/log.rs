@@ -10,9 +10,9 @@ use super::error::Error;
 use super::response;
 use super::route::Target;
 use crate::cache::Outcome;
+use crate::http::{Body, Caller, End};
 use crate::metrics::Metrics;
 use crate::oci::{Namespace, Reference};
-use crate::server::{Body, Caller, End};
 use crate::upstream::Directory;
 
 /// Longest text of a client that goes into the log, in characters.

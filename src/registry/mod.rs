@@ -22,9 +22,9 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::access;
 use crate::cache::{Blob, Cache, Manifest, Outcome};
+use crate::http::{Body, Caller, Rejection, Service};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
-use crate::server::{Body, Caller, Rejection, Service};
 use crate::upstream::{Repository, Upstreams, Via};
 
 /// A registry that has what other registries have.

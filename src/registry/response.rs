@@ -12,8 +12,8 @@ use hyper::{HeaderMap, Response, StatusCode};
 use super::error::{Answer, Error};
 use super::route::RouteError;
 use crate::cache::{BlobReader, Outcome};
+use crate::http::{Body, Rejection};
 use crate::oci::{ErrorBody, Namespace};
-use crate::server::{Body, Rejection};
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

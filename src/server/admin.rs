@@ -4,7 +4,8 @@
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{Body, Phase};
+use super::Phase;
+use crate::http::Body;
 use crate::metrics::Metrics;
 
 /// The answer, if the target is one of ours.

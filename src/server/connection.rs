@@ -15,7 +15,8 @@ use tokio::time::timeout;
 
 use super::exchange::Exchange;
 use super::socket::{Line, Socket};
-use super::{Caller, Limits, Phase, Server, Service, reached};
+use super::{Limits, Phase, Server, reached};
+use crate::http::{Caller, Service};
 
 /// How long a client may take to close its side after we have closed ours.
 const LINGER: Duration = Duration::from_secs(2);

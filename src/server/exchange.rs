@@ -13,9 +13,9 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::body::{Body, BodyError};
 use super::socket::Line;
-use super::{Caller, Limits, Rejection, Server, Service, admin, host};
+use super::{Limits, Server, admin, host};
+use crate::http::{Body, BodyError, Caller, Rejection, Service};
 use crate::metrics::Metrics;
 
 /// Longest text of a client in one of our log lines, in characters.

@@ -119,8 +119,8 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Credentials, Proxies, UpstreamConfig};
     use super::*;
+    use crate::upstream::{Credentials, Proxies, UpstreamConfig};
 
     fn namespace(text: &str) -> Namespace {
         text.parse().expect("a namespace")

@@ -338,8 +338,8 @@ fn written_in(token: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Secret;
     use super::*;
+    use crate::upstream::Secret;
 
     fn key(realm: &str, service: Option<&str>) -> TokenKey {
         TokenKey {

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["registry"],
     &["access", "cache"],
     &["storage", "upstream"],
-    &["oci", "single_flight", "clock", "metrics"],
+    &["oci", "http", "single_flight", "clock", "metrics"],
 ];
 
 /// The two files that join everything and are used by nobody.

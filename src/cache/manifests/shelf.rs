@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::super::behind::Behind;
 use super::Manifest;
+use crate::cache::behind::Behind;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
 use crate::storage::{self, Local, RecordKey};
@@ -186,7 +186,7 @@ fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> Option<T> {
 }
 
 /// Whether storage knows `digest` as a manifest.
-pub(in super::super) fn is_manifest(
+pub(in crate::cache) fn is_manifest(
     storage: &Local,
     digest: &Digest,
 ) -> Result<bool, storage::Error> {

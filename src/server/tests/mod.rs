@@ -20,7 +20,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Body, Caller, Drained, End, Limits, Rejection, Service, bind, serve};
+use super::{Drained, Limits, bind, serve};
+use crate::http::{Body, Caller, End, Rejection, Service};
 use crate::metrics::Metrics;
 
 /// Longer than any deadline of the server, for tests that would hang otherwise.

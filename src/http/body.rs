@@ -135,13 +135,13 @@ impl Body {
     }
 
     /// The body without its bytes, as a HEAD gets it: ended well.
-    pub(super) fn skipped(mut self) -> Self {
+    pub fn skipped(mut self) -> Self {
         self.end(End::Ended);
         Self::empty()
     }
 
     /// Ends the body here, unless it has ended, and says how it did.
-    pub(super) fn close(&mut self) -> End {
+    pub fn close(&mut self) -> End {
         let complete = hyper::body::Body::is_end_stream(self);
         self.end(if complete { End::Ended } else { End::Cancelled })
     }

@@ -1,0 +1,56 @@
+//! Who answers requests, and what the server asks of them.
+
+use std::net::SocketAddr;
+
+use hyper::{Request, Response};
+
+use super::Body;
+
+/// What answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request. All methods but CONNECT and all targets but the administrative paths
+    /// come here. The future is dropped when the client leaves; a panic costs the client a [`Rejection::Panicked`] and nobody else anything.
+    fn call(
+        &self,
+        request: Request<()>,
+        caller: Caller,
+    ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// The answer to a request that [`Service::call`] never saw, or did not survive. Has a body also for HEAD, which
+    /// is left out on the way. The status should be [`Rejection::status`].
+    fn reject(&self, rejection: Rejection) -> Response<Body>;
+}
+
+/// Who asks, and where they came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The other end of the connection; an IPv4 client of a dual-stack listener shows as IPv4.
+    pub peer: SocketAddr,
+    /// The position of the listener in the list given to the server.
+    pub listener: usize,
+}
+
+/// Why a request never came to [`Service::call`], or did not survive it. The connection is closed after all but the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// No `Host`, several, one that is none, or another than the target's (RFC 9112 section 3.2).
+    BadHost,
+    /// The request target is longer than the server takes.
+    TargetTooLong,
+    /// CONNECT: we are no proxy, and an answer of success would open a tunnel.
+    Connect,
+    /// [`Service::call`] panicked: a bug.
+    Panicked,
+}
+
+impl Rejection {
+    /// The status that fits.
+    pub fn status(self) -> hyper::StatusCode {
+        match self {
+            Self::BadHost => hyper::StatusCode::BAD_REQUEST,
+            Self::TargetTooLong => hyper::StatusCode::URI_TOO_LONG,
+            Self::Connect => hyper::StatusCode::METHOD_NOT_ALLOWED,
+            Self::Panicked => hyper::StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
