@@ -1,5 +1,6 @@
 //! One HTTP port in front of every container registry.
 
+pub mod cli;
 pub mod config;
 
 pub mod upstream;

@@ -158,3 +158,6 @@ impl Config {
         Self::load(&Arguments::default(), &environment, BuiltIn::NOTHING)
     }
 }
+
+#[cfg(test)]
+mod tests;

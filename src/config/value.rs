@@ -14,7 +14,7 @@ use crate::oci::Namespace;
 use crate::upstream::UnknownNamespaces;
 
 /// Longest duration: a hundred years. It means "for ever" to everybody, and can be added to any date.
-const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const DURATION_MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 pub(super) fn boolean(text: &str) -> Result<bool, Rule> {
     match text.to_ascii_lowercase().as_str() {
@@ -185,9 +185,9 @@ mod tests {
 
     #[test]
     fn durations_carry_units() {
-        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_mins(90)));
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
         for text in [
             "",
