@@ -101,6 +101,16 @@ impl Upstreams {
         if !self.add_name(&namespace, &raw.name, findings) {
             return Vec::new();
         }
+        let endpoints = if raw.endpoints.is_empty() {
+            (self.built_in.endpoints)(&namespace)
+        } else {
+            endpoints
+        };
+        if endpoints.is_empty() && raw.endpoints.is_empty() {
+            // A label that starts with `xn--` may be none that a URL takes.
+            let rule = "cannot stand in a URL; write where it is under `endpoints`";
+            findings.problem(raw.name.problem(rule));
+        }
         if let Some((place, Some(credential))) = credential {
             self.credentials.push(PlacedEntry {
                 place: place.clone(),
@@ -112,11 +122,7 @@ impl Upstreams {
             });
         }
         self.configured.push(UpstreamConfig {
-            endpoints: if endpoints.is_empty() {
-                (self.built_in.endpoints)(&namespace)
-            } else {
-                endpoints
-            },
+            endpoints,
             namespace: namespace.clone(),
             aliases: Vec::new(),
             ca,

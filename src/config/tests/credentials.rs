@@ -98,14 +98,14 @@ fn a_malformed_file_is_told_by_line_and_key() {
         "http://a: { username: u, password: p }",
         &[
             "F:1:1: http://a: \"http://a\" must be a registry with an optional part of a path, such as ghcr.io or \
-         registry.example.com:5000/team",
+             registry.example.com:5000/team",
         ],
     );
     check(
         "a/B: { username: u, password: p }",
         &[
-            "F:1:1: a/B: \"a/B\" must name repositories behind the registry: a repository name is lower-case letters and \
-         digits, parted by `/`, `.`, `_`, `__` or `-`",
+            "F:1:1: a/B: \"a/B\" must name repositories behind the registry: a repository name is \
+             lower-case letters and digits, parted by `/`, `.`, `_`, `__` or `-`",
         ],
     );
 }

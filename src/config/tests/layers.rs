@@ -1,5 +1,9 @@
 //! Defaults, and which of flag, variable and file counts.
 
+use std::time::Duration;
+
+use regex::Regex;
+
 use super::*;
 use crate::upstream::UnknownNamespaces;
 

@@ -1,5 +1,7 @@
 //! Upstreams by name, from the file and from the command line.
 
+use reqwest::Url;
+
 use super::*;
 use crate::upstream::UpstreamConfig;
 
@@ -66,6 +68,15 @@ fn an_upstream_without_endpoints_is_where_it_is_known_to_be() {
             "https://h:5000/"
         ]
     );
+}
+
+#[test]
+fn a_name_that_no_url_takes_needs_endpoints() {
+    let found = problems(load_yaml("upstreams: { 'xn--a.example': {} }", "", &[]));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("cannot stand in a URL; write where it is under `endpoints`"));
+    let yaml = "upstreams: { 'xn--a.example': { endpoints: ['https://h'] } }";
+    load_yaml(yaml, "", &[]).expect("well-formed");
 }
 
 #[test]
