@@ -12,6 +12,7 @@
 //! * [`oci`] is the vocabulary; [`http`] is what [`server`] and [`registry`] say to each other;
 //!   [`single_flight`], [`clock`] and [`metrics`] are tools.
 
+pub mod cli;
 pub mod config;
 
 pub mod server;

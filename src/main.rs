@@ -1,3 +1,79 @@
-//! The `entrepot` command.
+//! The `entrepot` command: flags → configuration → log → mirror, until a signal ends it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use entrepot::cli::{Signals, logging};
+use entrepot::clock::Clock;
+use entrepot::config::{self, Arguments, BuiltIn, Config, LogFormat};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// Bad usage or configuration: `EX_USAGE` of sysexits(3).
+const BAD_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            // Help and version come this way too. Where they cannot be printed, nobody is left to tell.
+            let _ = usage.print();
+            return ExitCode::from(if usage.use_stderr() { BAD_USAGE } else { 0 });
+        }
+    };
+    let config = match Config::load(&arguments, &config::environment, BuiltIn::NOTHING) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("entrepot: {problems}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    let filter = config.log.filter.clone();
+    match config.log.format {
+        LogFormat::Text => logging::start_text(filter),
+        LogFormat::Json => logging::start_json(filter),
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    if arguments.check_config {
+        return ExitCode::SUCCESS;
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the mirror until a signal ends it.
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let mirror = entrepot::start(config, Clock::system()).await?;
+        for address in mirror.addresses() {
+            info!(%address, "listening");
+        }
+        let (ask, asked) = oneshot::channel::<()>();
+        // A sender that is gone asks just as well as a message.
+        let running = mirror.run(async { drop(asked.await) });
+        let asking = async {
+            let signal = signals.next().await;
+            info!(signal, "draining; a second signal ends at once");
+            drop(ask);
+            signals.next().await
+        };
+        tokio::select! {
+            drained = running => info!(?drained, "ended"),
+            signal = asking => anyhow::bail!("ended at once, by a second signal ({signal})"),
+        }
+        Ok(())
+    });
+    // Nothing is waited for that outlived the drain, such as a read from a disk that does not answer.
+    runtime.shutdown_background();
+    outcome
+}

@@ -2,6 +2,9 @@
 
 use clap::{ArgAction, Parser};
 
+// Every value stays a text here: it is held against its rule together with everything else that is configured, so
+// that all problems are told at once.
+
 /// One HTTP port in front of every container registry.
 ///
 /// Without any flag, entrepot listens on port 3000 and mirrors every public registry.
@@ -10,14 +13,12 @@ use clap::{ArgAction, Parser};
     name = "entrepot",
     version,
     disable_version_flag = true,
-    after_help = "Every flag that takes a value can also be set in the environment: --cache-dir as ENTREPOT_CACHE_DIR, \
-        and so on.\nA flag counts before the environment, and the environment before the configuration file, which \
-        ENTREPOT_CONFIG_YAML\nmay hold as a whole.\n\n\
+    after_help = "Every flag that takes a value can be set in the environment, too: --cache-dir as ENTREPOT_CACHE_DIR. \
+        A flag counts before its variable, and that before the configuration file. ENTREPOT_CONFIG_YAML may hold the \
+        whole file.\n\n\
         Exit codes: 0 done, 64 bad usage or configuration, 1 anything else."
 )]
 pub struct Arguments {
-    // Every value stays a text here: it is held against its rule together with everything else that is configured,
-    // so that all problems are told at once.
     /// Directory that holds the cache; created where it is missing [default: /tmp/data]
     #[arg(short = 'd', long, value_name = "DIR")]
     pub(super) cache_dir: Option<String>,
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(short = 'p', long, value_name = "PORT")]
     pub(super) port: Option<String>,
 
-    /// Whether manifests asked for by tag are answered from the cache: yes or no [default: yes]
+    /// Whether tags are answered from the cache, yes or no [default: yes]
     #[arg(
         short = 'm',
         long,
@@ -62,8 +63,14 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     pub(super) default_upstream: Option<String>,
 
-    /// error, warn, info, debug, trace or off; also by part, such as info,entrepot::upstream=debug [default: info]
-    #[arg(short = 'l', long, value_name = "LEVEL")]
+    // Not a comment, where the colons would ask for the backticks that help does without.
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "LEVEL",
+        help = "error, warn, info, debug, trace or off; also by part, such as info,entrepot::upstream=debug \
+            [default: info]"
+    )]
     pub(super) log_level: Option<String>,
 
     /// How log lines are written: text or json [default: text]

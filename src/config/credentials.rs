@@ -34,31 +34,28 @@ impl RawCredential {
         &self.place
     }
 
-    /// The credential, which is `Some(None)` for anonymous; `None` after a problem was taken down.
-    pub(super) fn check(&self, findings: &Findings) -> Option<Option<Credential>> {
-        let problem = |rule: &'static str| {
-            findings.problem(Problem::of_place(self.place.clone(), rule));
-            None
+    /// The credential; `None` is anonymous.
+    ///
+    /// # Errors
+    /// The problem where half of it is missing: a credential that cannot be used is never taken for none.
+    pub(super) fn check(&self) -> Result<Option<Credential>, Problem> {
+        let rule = match (&self.username, &self.password) {
+            (Some(username), Some(password)) => match (username.text(), password.text()) {
+                ("", "") => return Ok(None),
+                ("", _) => "has an empty username, but a password",
+                (_, "") => "has an empty password, but a username",
+                (username, password) => {
+                    return Ok(Some(Credential {
+                        username: username.to_owned(),
+                        password: Secret::new(password),
+                    }));
+                }
+            },
+            (None, None) => "has neither username nor password; write '' for both to be anonymous",
+            (None, Some(_)) => "has no username",
+            (Some(_), None) => "has no password",
         };
-        let (username, password) = match (&self.username, &self.password) {
-            (Some(username), Some(password)) => (username.text(), password.text()),
-            (None, None) => {
-                return problem(
-                    "has neither username nor password; write '' for both to be anonymous",
-                );
-            }
-            (None, Some(_)) => return problem("has no username"),
-            (Some(_), None) => return problem("has no password"),
-        };
-        match (username.is_empty(), password.is_empty()) {
-            (true, true) => Some(None),
-            (true, false) => problem("has an empty username, but a password"),
-            (false, true) => problem("has an empty password, but a username"),
-            (false, false) => Some(Some(Credential {
-                username: username.to_owned(),
-                password: Secret::new(password),
-            })),
-        }
+        Err(Problem::of_place(self.place.clone(), rule))
     }
 }
 
@@ -99,7 +96,7 @@ pub(super) fn read_file(
     });
     let entries = entries.unwrap_or_default();
     let entries = entries.into_iter().filter_map(|(key, raw)| {
-        let credential = raw.check(findings);
+        let credential = findings.keep(raw.check());
         let (namespace, prefix) = findings.parse(&key, registry_and_prefix)?;
         let entry = CredentialEntry {
             namespace: canonical(&namespace),

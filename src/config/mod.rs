@@ -144,3 +144,6 @@ impl Config {
         Self::load(&Arguments::default(), &environment, BuiltIn::NOTHING)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,9 +144,12 @@ impl Findings {
         written: &Written,
         parse: impl FnOnce(&str) -> Result<T, Rule>,
     ) -> Option<T> {
-        parse(written.text())
-            .map_err(|rule| self.problem(written.problem(rule)))
-            .ok()
+        self.keep(parse(written.text()).map_err(|rule| written.problem(rule)))
+    }
+
+    /// What was found; `None` after the problem was taken down.
+    pub(super) fn keep<T>(&self, found: Result<T, Problem>) -> Option<T> {
+        found.map_err(|problem| self.problem(problem)).ok()
     }
 
     /// Holds everything that is written for one setting against its rule, and gives what counts: the first.

@@ -21,7 +21,7 @@ use crate::upstream::{CredentialEntry, UpstreamConfig};
 /// The upstreams that are configured by name.
 pub(super) struct Upstreams {
     built_in: BuiltIn,
-    upstreams: Vec<UpstreamConfig>,
+    configured: Vec<UpstreamConfig>,
     /// Every name and alias: where it was written, and the upstream it stands for.
     names: HashMap<Namespace, (Place, Namespace)>,
     /// The credentials that stand beside them.
@@ -39,7 +39,7 @@ impl Upstreams {
     ) -> Self {
         let mut checked = Self {
             built_in,
-            upstreams: Vec::new(),
+            configured: Vec::new(),
             names: HashMap::new(),
             credentials: Vec::new(),
         };
@@ -65,7 +65,7 @@ impl Upstreams {
 
     /// The upstreams, and the credentials that were written beside them.
     pub(super) fn into_parts(self) -> (Vec<UpstreamConfig>, Vec<PlacedEntry>) {
-        (self.upstreams, self.credentials)
+        (self.configured, self.credentials)
     }
 
     /// Adds an upstream of the file, and gives its aliases.
@@ -93,13 +93,23 @@ impl Upstreams {
         let credential = raw
             .credentials
             .as_ref()
-            .map(|raw| (raw.place(), raw.check(findings)));
+            .map(|raw| (raw.place(), findings.keep(raw.check())));
         let Some(namespace) = findings.parse(&raw.name, value::namespace) else {
             return Vec::new();
         };
         let namespace = (self.built_in.canonical)(&namespace);
         if !self.add_name(&namespace, &raw.name, findings) {
             return Vec::new();
+        }
+        let endpoints = if raw.endpoints.is_empty() {
+            (self.built_in.endpoints)(&namespace)
+        } else {
+            endpoints
+        };
+        if endpoints.is_empty() && raw.endpoints.is_empty() {
+            // A label that starts with `xn--` may be none that a URL takes.
+            let rule = "cannot stand in a URL; write where it is under `endpoints`";
+            findings.problem(raw.name.problem(rule));
         }
         if let Some((place, Some(credential))) = credential {
             self.credentials.push(PlacedEntry {
@@ -111,12 +121,8 @@ impl Upstreams {
                 },
             });
         }
-        self.upstreams.push(UpstreamConfig {
-            endpoints: if endpoints.is_empty() {
-                (self.built_in.endpoints)(&namespace)
-            } else {
-                endpoints
-            },
+        self.configured.push(UpstreamConfig {
+            endpoints,
             namespace: namespace.clone(),
             aliases: Vec::new(),
             ca,
@@ -130,7 +136,7 @@ impl Upstreams {
 
     /// Adds what `--upstream` or its variable says: `NAME=URL`, the URLs of one name in their order.
     fn add_from_outside(&mut self, outside: &[Written], ca: Option<&Written>, findings: &Findings) {
-        let n_in_file = self.upstreams.len();
+        let n_in_file = self.configured.len();
         let ca_file = ca.and_then(|ca| findings.parse(ca, certificates));
         if let (Some(ca), []) = (ca, outside) {
             findings.problem(ca.problem("is for what --upstream names, and nothing is named"));
@@ -140,13 +146,13 @@ impl Upstreams {
                 continue;
             };
             let namespace = (self.built_in.canonical)(&namespace);
-            let known = self.upstreams[n_in_file..]
+            let known = self.configured[n_in_file..]
                 .iter_mut()
                 .find(|upstream| upstream.namespace == namespace);
             if let Some(known) = known {
                 known.endpoints.push(url);
             } else if self.add_name(&namespace, written, findings) {
-                self.upstreams.push(UpstreamConfig {
+                self.configured.push(UpstreamConfig {
                     namespace,
                     endpoints: vec![url],
                     aliases: Vec::new(),
@@ -187,7 +193,7 @@ impl Upstreams {
         let entry = (written.place().clone(), namespace.clone());
         self.names.insert(alias.clone(), entry);
         let upstream = self
-            .upstreams
+            .configured
             .iter_mut()
             .find(|upstream| upstream.namespace == *namespace);
         if let Some(upstream) = upstream {

@@ -72,23 +72,22 @@ impl Written {
     }
 }
 
-/// `text` without what could be a secret in any value: user info and query of a URL, and without its end where it is
-/// very long.
+/// `text` without what could be a secret in any value: user info before an `@`, the query of a URL, and the end of what
+/// is very long.
 pub(super) fn shown(text: &str) -> String {
-    let mut shown = match text.split_once("://") {
-        None => text.to_owned(),
-        Some((scheme, rest)) => {
-            let (rest, query) = match rest.split_once(['?', '#']) {
-                Some((rest, _)) => (rest, "?[redacted]"),
-                None => (rest, ""),
-            };
-            let (user, rest) = match rest.rsplit_once('@') {
-                Some((_, rest)) => ("[redacted]@", rest),
-                None => ("", rest),
-            };
-            format!("{scheme}://{user}{rest}{query}")
-        }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
     };
+    let (rest, query) = match rest.split_once(['?', '#']) {
+        Some((rest, _)) if !scheme.is_empty() => (rest, "?[redacted]"),
+        _ => (rest, ""),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("[redacted]@", rest),
+        None => ("", rest),
+    };
+    let mut shown = format!("{scheme}{user}{rest}{query}");
     if let Some((end, _)) = shown.char_indices().nth(SHOWN_CHARACTERS_MAX) {
         shown.truncate(end);
         shown.push('…');
@@ -107,6 +106,8 @@ mod tests {
             shown("https://u:p@ss@host/a?token=x"),
             "https://[redacted]@host/a?[redacted]"
         );
+        assert_eq!(shown("user:p@ss@host"), "[redacted]@host");
+        assert_eq!(shown("a?b"), "a?b");
         assert_eq!(shown("a=http://host:5000"), "a=http://host:5000");
         assert_eq!(shown("https://host?u:p@x"), "https://host?[redacted]");
         assert_eq!(shown(&"x".repeat(1000)).chars().count(), 101);

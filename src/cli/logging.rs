@@ -1,0 +1,117 @@
+//! Log lines on standard error.
+//!
+//! Much of what is logged comes from clients and registries. Whatever it is, it stays within its line and does nothing
+//! to a terminal: the last step before standard error escapes every control character, however it got there.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Layer, Registry};
+
+/// Logs for people: one line an event, no colours.
+pub fn start_text(filter: Targets) {
+    let lines = fmt::layer()
+        .with_ansi(false)
+        .with_writer(|| Escaping(io::stderr()))
+        .log_internal_errors(false);
+    start(lines.with_filter(filter));
+}
+
+/// Logs for machines: one JSON object an event, its fields beside `timestamp`, `level`, `target` and `message`.
+pub fn start_json(filter: Targets) {
+    let lines = fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_writer(|| Escaping(io::stderr()))
+        .log_internal_errors(false);
+    start(lines.with_filter(filter));
+}
+
+fn start(lines: impl Layer<Registry> + Send + Sync) {
+    // It fails only where this process logs already; then that is how it logs.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+}
+
+/// Writes lines with their control characters escaped, but for the line feed at the end.
+///
+/// `tracing_subscriber` escapes some of them, in some fields: not those of a field recorded by `%`, and no line feed.
+/// JSON has its own escapes, but none for the second block of control characters (U+0080 and up). `\u001b` is the form
+/// that is well-formed in a JSON string, too.
+struct Escaping<W>(W);
+
+impl<W: Write> Write for Escaping<W> {
+    /// Takes one line, which is how `tracing_subscriber::fmt` writes an event.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let (text, end) = match line.split_last() {
+            Some((b'\n', text)) => (text, "\n"),
+            _ => (line, ""),
+        };
+        let is_plain = |byte: &u8| (b' '..=b'~').contains(byte);
+        if text.iter().all(is_plain) {
+            self.0.write_all(line)?;
+        } else {
+            let mut escaped = escape(&String::from_utf8_lossy(text));
+            escaped.push_str(end);
+            self.0.write_all(escaped.as_bytes())?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() {
+            // All of them lie below U+00A0.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one_line_without_control_characters() {
+        let check = |line: &str, expected: &str| {
+            let mut written = Escaping(Vec::new());
+            written.write_all(line.as_bytes()).expect("written");
+            assert_eq!(String::from_utf8(written.0).as_deref(), Ok(expected));
+        };
+        check("plain\n", "plain\n");
+        check("entrepôt\n", "entrepôt\n");
+        check("a\r\nERROR forged\n", "a\\u000d\\u000aERROR forged\n");
+        check("\x1b[2J\n", "\\u001b[2J\n");
+        check("\u{9b}2J\x7f\t\n", "\\u009b2J\\u007f\\u0009\n");
+        check("no end", "no end");
+        check("", "");
+    }
+
+    #[test]
+    fn a_line_of_json_stays_json() {
+        let line = serde_json::json!({ "agent": "\u{9b}2J\x1b\r\n" }).to_string() + "\n";
+        let mut written = Escaping(Vec::new());
+        written.write_all(line.as_bytes()).expect("written");
+        assert!(
+            written
+                .0
+                .iter()
+                .rev()
+                .skip(1)
+                .all(|byte| (b' '..=b'~').contains(byte))
+        );
+        let value: serde_json::Value = serde_json::from_slice(&written.0).expect("JSON");
+        assert_eq!(value["agent"], "\u{9b}2J\x1b\r\n");
+    }
+}

@@ -1,0 +1,81 @@
+//! The configuration as a whole: what is read, what counts, and what is said about mistakes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+use super::*;
+
+mod credentials;
+mod documentation;
+mod layers;
+mod problems;
+mod upstreams;
+
+/// The flags in `arguments`, parted by spaces; `''` is an empty one.
+fn arguments(arguments: &str) -> Arguments {
+    let arguments = arguments
+        .split_whitespace()
+        .map(|text| text.replace("''", ""));
+    let arguments = std::iter::once("entrepot".to_owned()).chain(arguments);
+    Arguments::try_parse_from(arguments).expect("well-formed flags")
+}
+
+/// Knows that docker.io is also called index.docker.io, and where it is.
+const DOCKER_HUB: BuiltIn = BuiltIn {
+    canonical: |namespace| match namespace.as_str() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".parse().expect("a namespace"),
+        _ => namespace.clone(),
+    },
+    endpoints: |namespace| match namespace.as_str() {
+        "docker.io" => vec!["https://registry-1.docker.io".parse().expect("a URL")],
+        _ => (BuiltIn::NOTHING.endpoints)(namespace),
+    },
+};
+
+/// Loads flags and variables.
+fn load(flags: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    let environment = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Config::load(&arguments(flags), &environment, DOCKER_HUB)
+}
+
+/// Loads a file given by a variable, beside flags and other variables.
+fn load_yaml(yaml: &str, flags: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    let mut variables = variables.to_vec();
+    variables.push(("ENTREPOT_CONFIG_YAML", yaml));
+    load(flags, &variables)
+}
+
+/// The problems of a configuration, one text each.
+fn problems(loaded: Result<Config, Problems>) -> Vec<String> {
+    let problems = loaded.expect_err("there are problems");
+    problems.iter().map(Problem::to_string).collect()
+}
+
+/// A directory with files in it.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).expect("written");
+        }
+        Self(directory)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn directory(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn namespace(text: &str) -> Namespace {
+    text.parse().expect("a namespace")
+}

@@ -1,0 +1,190 @@
+//! What is said about mistakes: all of it, where, and no secret.
+
+use super::*;
+
+#[test]
+fn a_configuration_with_ten_mistakes_reports_ten() {
+    let yaml = "\
+listen:
+  - address: localhost:3000
+default_upstream: docker io
+unknown_namespaces: maybe
+cache:
+  directory: ${NOWHERE}
+manifests: { cache: 1, ttl: 15, ignore: '(' }
+domian: registry.example.com
+upstreams:
+  ghcr.io:
+    endpoints: [ftp://ghcr.io]
+    credentials: { username: alice }
+";
+    let expected = [
+        "2:14: listen[0].address: \"localhost:3000\" must be an IP address and a port, ",
+        "3:19: default_upstream: \"docker io\" must be the name of a registry: ",
+        "4:21: unknown_namespaces: \"maybe\" must be public or deny",
+        "6:14: cache.directory: asks for the variable NOWHERE, which is not set; ",
+        "7:21: manifests.cache: \"1\" must be yes, no, true or false",
+        "7:29: manifests.ttl: \"15\" must be a time with its unit, such as 30s, 15m, ",
+        "7:41: manifests.ignore: \"(\" must be a regular expression: unclosed group",
+        "8:1: domian: is not a known key; known here: cache, credentials_file, ",
+        "11:17: upstreams.ghcr.io.endpoints[0]: \"ftp://ghcr.io\" must be a URL that starts with ",
+        "12:5: upstreams.ghcr.io.credentials: has no password",
+    ];
+    let found = load_yaml(yaml, "", &[]).expect_err("ten mistakes");
+    assert!(
+        found
+            .to_string()
+            .starts_with("the configuration has 10 problems:\n  ")
+    );
+    let found: Vec<_> = found.iter().map(Problem::to_string).collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        let expected = format!("ENTREPOT_CONFIG_YAML:{expected}");
+        assert!(found.starts_with(&expected), "{found}\n{expected}");
+    }
+}
+
+#[test]
+fn every_mistake_on_the_command_line_is_reported() {
+    let found = problems(load(
+        "-p x -m=x -i ( -l x --log-format x -d '' -f /nowhere/x -c /nowhere/x --upstream x --upstream-ca /nowhere/x \
+         --default-upstream @",
+        &[],
+    ));
+    assert_eq!(found.len(), 11, "{found:#?}");
+    for problem in found {
+        assert!(problem.starts_with("--"), "{problem}");
+    }
+}
+
+/// Checks the only problem of a file.
+fn check(yaml: &str, expected: &str) {
+    let found = problems(load_yaml(yaml, "", &[]));
+    let expected = format!("ENTREPOT_CONFIG_YAML:{expected}");
+    assert_eq!(found, [expected], "{yaml}");
+}
+
+#[test]
+fn each_rule_of_shape_has_its_words() {
+    check("hello", "1:1: wants a mapping of keys, but holds a text");
+    check("- a", "1:1: wants a mapping of keys, but holds a list");
+    check("a: [", "1:4: is not YAML: unclosed bracket '['");
+    check(
+        "a: b\n---\nc: d",
+        "3:1: is not YAML: a second document begins here",
+    );
+    check(
+        "cache: /data",
+        "1:1: cache: wants a mapping of keys, but holds a text",
+    );
+    check(
+        "cache: {directory: [a]}",
+        "1:9: cache.directory: wants a text, but holds a list",
+    );
+    check(
+        "default_upstream: [a, b]",
+        "1:1: default_upstream: wants a text, but holds a list",
+    );
+    check(
+        "upstreams: {a: {aliases: b}}",
+        "1:17: upstreams.a.aliases: wants a list, but holds a text",
+    );
+    check(
+        "upstreams: {a: {aliases: [~]}}",
+        "1:27: upstreams.a.aliases[0]: is empty",
+    );
+    check(
+        "upstreams: [a]",
+        "1:1: upstreams: wants a mapping of keys, but holds a list",
+    );
+    check(
+        "cache: {directory: /a}\ncache: {directory: /b}",
+        "2:1: cache: is written twice; it is also on line 1",
+    );
+    check(
+        "cache: {directori: /a}",
+        "1:9: cache.directori: is not a known key; did you mean directory?",
+    );
+    check(
+        "cache: {size: 1}",
+        "1:9: cache.size: is not a known key; known here: directory",
+    );
+    check(
+        "cache: {\"a\\e\": 1}",
+        "1:9: cache.a\\u{1b}: is not a known key; known here: directory",
+    );
+}
+
+#[test]
+fn each_rule_of_value_has_its_words() {
+    check(
+        "listen: []",
+        "1:1: listen: must hold one listener, but holds 0",
+    );
+    check(
+        "listen: [{address: '[::]:1'}, {address: '[::]:2'}]",
+        "1:1: listen: must hold one listener, but holds 2",
+    );
+    check(
+        "listen: [{}]",
+        "1:10: listen[0]: has no address, such as \"[::]:3000\"",
+    );
+    check(
+        "cache: {directory: ''}",
+        "1:20: cache.directory: \"\" must name a file or directory",
+    );
+    check(
+        "manifests: {ttl: 200y}",
+        "1:18: manifests.ttl: \"200y\" must be at most a hundred years",
+    );
+    check(
+        "credentials_file: /nowhere/x",
+        "1:19: credentials_file: \"/nowhere/x\" cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn no_secret_is_repeated() {
+    let files = Files::new(&[(
+        "credentials.yaml",
+        "a: hunter2\nb: {username: '', password: hunter2}\nu:hunter2@c: {}",
+    )]);
+    let yaml = "\
+default_upstream: u:hunter2@docker.io
+cache: { directory: { x: hunter2 } }
+manifests: { ttl: '${SECRET}', ignore: '(${SECRET}', cache: '${SECRET}' }
+pass: hunter2
+upstreams:
+  a: { credentials: hunter2 }
+  b: { credentials: [hunter2] }
+  c: { credentials: { username: hunter2 } }
+  d: { credentials: { password: hunter2, passwrd: hunter2, password: hunter2 } }
+  e: { endpoints: ['https://u:hunter2@h', 'https://h?hunter2', 'ftp://hunter2@h', 'hunter2@h'] }
+  f: { credentials: { username: hunter2, password: '' } }
+  g: { credentials: { username: '${hunter2', password: ['hunter2'] } }
+  'https://u:hunter2@h': {}
+";
+    let flags = format!(
+        "-f {} --upstream a=https://u:hunter2@h",
+        files.path("credentials.yaml").display()
+    );
+    let found = load_yaml(yaml, &flags, &[("SECRET", "hunter2")]).expect_err("many");
+    assert!(found.iter().count() >= 20, "{found}");
+    assert!(!found.to_string().contains("hunter2"), "{found}");
+    assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn a_configuration_in_order_can_be_printed_without_its_secrets() {
+    let yaml = "upstreams: { ghcr.io: { credentials: { username: alice, password: hunter2 } } }";
+    let config = load_yaml(yaml, "", &[]).expect("well-formed");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let credential = config
+        .upstream
+        .credentials
+        .find(&namespace("ghcr.io"), "a/b");
+    assert_eq!(
+        credential.map(|found| found.password.expose()),
+        Some("hunter2")
+    );
+}
