@@ -113,6 +113,11 @@ impl Mirror {
         &self.addresses
     }
 
+    /// The cache, for those who want to know when it has settled.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     /// Other bounds for its connections than the usual ones.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {

@@ -2,11 +2,12 @@
 
 use tokio::task::spawn_blocking;
 
+use super::Error;
 use super::behind::Behind;
 use super::fill::{FillError, Fills, Opened};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
-use super::{Error, manifests};
+use super::shelf::Shelf;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
@@ -17,15 +18,17 @@ use crate::upstream::{self, Extent, Repository};
 #[derive(Debug, Clone)]
 pub(super) struct Blobs {
     storage: Local,
+    shelf: Shelf,
     fills: Fills,
     metrics: Metrics,
 }
 
 impl Blobs {
-    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
+    pub(super) fn new(storage: Local, shelf: Shelf, behind: Behind, metrics: Metrics) -> Self {
         let fills = Fills::new(storage.clone(), behind, metrics.clone());
         Self {
             storage,
+            shelf,
             fills,
             metrics,
         }
@@ -101,15 +104,11 @@ impl Blobs {
     /// # Errors
     /// `NotFound` when it is a manifest: containerd, told that the blob is there, would keep it as one for ever.
     async fn stored(&self, digest: Digest) -> Result<Option<StoredBlob>, Error> {
-        let storage = self.storage.clone();
+        let (storage, shelf) = (self.storage.clone(), self.shelf.clone());
         let looked_up = spawn_blocking(move || {
             let blob = storage.blob(&digest)?;
-            let is_manifest = match &blob {
-                Some(blob) if blob.size <= upstream::MANIFEST_BYTES_MAX => {
-                    manifests::is_manifest(&storage, &digest)?
-                }
-                _ => false,
-            };
+            let size = blob.as_ref().map_or(0, |blob| blob.size);
+            let is_manifest = size <= upstream::MANIFEST_BYTES_MAX && shelf.is_manifest(&digest)?;
             Ok::<_, crate::storage::Error>((blob, is_manifest))
         });
         match looked_up.await {

@@ -7,7 +7,10 @@ mod freshness;
 pub use freshness::TagPolicy;
 
 mod manifests;
-pub use manifests::{Manifest, TaggedManifest};
+pub use manifests::TaggedManifest;
+
+mod shelf;
+pub use shelf::Manifest;
 
 mod blobs;
 mod fill;
@@ -32,6 +35,7 @@ use crate::upstream::{self, Repository};
 use behind::Behind;
 use blobs::Blobs;
 use manifests::Manifests;
+use shelf::Shelf;
 
 /// Why there is nothing to serve.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -75,9 +79,10 @@ impl Cache {
     /// A cache over `storage`, with tags as `tags` says.
     pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
         let behind = Behind::default();
+        let shelf = Shelf::new(storage.clone(), behind.clone(), metrics.clone());
         Self {
-            blobs: Blobs::new(storage.clone(), behind.clone(), metrics.clone()),
-            manifests: Manifests::new(storage, tags, clock, behind.clone(), metrics),
+            blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics.clone()),
+            manifests: Manifests::new(shelf, tags, clock, metrics),
             behind,
         }
     }

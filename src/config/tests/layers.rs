@@ -23,16 +23,13 @@ fn without_a_word_every_public_registry_is_mirrored_on_port_3000() {
         UnknownNamespaces::Public
     );
     assert!(config.upstream.upstreams.is_empty());
-    assert!(config.manifests.cache);
+    assert!(config.tags.cache);
     assert_eq!(
-        config.manifests.ignore.as_ref().map(Regex::as_str),
+        config.tags.ignore.as_ref().map(Regex::as_str),
         Some("latest")
     );
-    assert_eq!(config.manifests.ttl, Duration::from_mins(15));
-    assert_eq!(
-        config.manifests.stale_if_error,
-        Duration::from_hours(7 * 24)
-    );
+    assert_eq!(config.tags.ttl, Duration::from_mins(15));
+    assert_eq!(config.tags.stale_if_error, Duration::from_hours(7 * 24));
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(config.warnings.is_empty());
 }
@@ -90,12 +87,12 @@ fn a_flag_counts_before_its_variable_and_that_before_the_file() {
             ("ENTREPOT_CACHE_MANIFESTS", "no"),
             "manifests: {cache: yes}",
         ),
-        |config| config.manifests.cache,
+        |config| config.tags.cache,
         [true, false, true],
     );
     check(
         ("-i a", ("ENTREPOT_IGNORE", ""), "manifests: {ignore: c}"),
-        |config| config.manifests.ignore.as_ref().map(ToString::to_string),
+        |config| config.tags.ignore.as_ref().map(ToString::to_string),
         [Some("a".to_owned()), None, Some("c".to_owned())],
     );
     check(
@@ -238,6 +235,6 @@ fn proxies_are_those_of_the_environment() {
 fn yaml_may_be_json() {
     let config =
         Config::from_yaml(r#"{"manifests": {"cache": false, "ttl": "1h"}}"#).expect("well-formed");
-    assert!(!config.manifests.cache);
-    assert_eq!(config.manifests.ttl, Duration::from_hours(1));
+    assert!(!config.tags.cache);
+    assert_eq!(config.tags.ttl, Duration::from_hours(1));
 }

@@ -1,37 +1,22 @@
 //! Manifests: by digest for ever, by tag for as long as the tag holds.
 
-mod shelf;
-pub(super) use shelf::is_manifest;
-use shelf::{Shelf, TagKey, TagRecord};
-
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::behind::Behind;
 use super::freshness::{self, Freshness, TagPolicy};
+use super::shelf::{Manifest, Shelf, TagKey, TagRecord};
 use super::{Error, Outcome};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Algorithm, Descriptor, Digest, ManifestError, Reference, Tag, check_manifest};
 use crate::single_flight::{Role, SingleFlight};
-use crate::storage::Local;
 use crate::upstream::{self, ManifestAnswer, Repository};
 
 /// How long a check of a tag may be silent before a stale copy is served and the check goes on behind. Somebody is
 /// waiting in front of a terminal.
 const REVALIDATION_PATIENCE: Duration = Duration::from_millis(800);
-
-/// A manifest whose bytes hash to its digest.
-#[derive(Debug)]
-pub struct Manifest {
-    /// Media type, digest and size.
-    pub descriptor: Descriptor,
-    /// The bytes, exactly as upstream sent them.
-    pub bytes: Bytes,
-}
 
 /// A manifest, and for how long it has been known that its tag points to it.
 #[derive(Debug, Clone)]
@@ -64,15 +49,9 @@ struct Refreshed {
 }
 
 impl Manifests {
-    pub(super) fn new(
-        storage: Local,
-        tags: TagPolicy,
-        clock: Clock,
-        behind: Behind,
-        metrics: Metrics,
-    ) -> Self {
+    pub(super) fn new(shelf: Shelf, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
         Self {
-            shelf: Shelf::new(storage, behind, metrics.clone()),
+            shelf,
             tags: Arc::new(tags),
             clock,
             metrics,
@@ -303,6 +282,8 @@ fn verify(answer: ManifestAnswer, reference: &Reference) -> Result<Manifest, Err
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";

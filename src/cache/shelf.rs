@@ -8,8 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::Manifest;
-use crate::cache::behind::Behind;
+use super::behind::Behind;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
 use crate::storage::{self, Local, RecordKey};
@@ -20,6 +19,15 @@ const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How many tags stay in memory, at some hundred bytes each.
 const HOT_TAGS_MAX: u64 = 20_000;
+
+/// A manifest whose bytes hash to its digest.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Media type, digest and size.
+    pub descriptor: Descriptor,
+    /// The bytes, exactly as upstream sent them.
+    pub bytes: Bytes,
+}
 
 /// Which tag is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -113,6 +121,12 @@ impl Shelf {
         Some(manifest)
     }
 
+    /// Whether `digest` is known to be a manifest. Blocks.
+    pub(super) fn is_manifest(&self, digest: &Digest) -> Result<bool, storage::Error> {
+        let on_disk = || self.storage.record(RecordKey::Manifest(digest));
+        Ok(self.hot.contains_key(digest) || on_disk()?.is_some())
+    }
+
     /// Keeps a manifest whose digest was checked.
     pub(super) fn keep(&self, manifest: &Arc<Manifest>) {
         self.hot
@@ -185,14 +199,6 @@ fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> Option<T> {
         .ok()
 }
 
-/// Whether storage knows `digest` as a manifest.
-pub(in crate::cache) fn is_manifest(
-    storage: &Local,
-    digest: &Digest,
-) -> Result<bool, storage::Error> {
-    Ok(storage.record(RecordKey::Manifest(digest))?.is_some())
-}
-
 /// Reads a manifest and checks it once more: it is small, and it decides what everything else is.
 fn load(storage: &Local, digest: Digest) -> Result<Option<Manifest>, storage::Error> {
     let Some(record) = storage.record(RecordKey::Manifest(&digest))? else {
@@ -224,20 +230,20 @@ fn load(storage: &Local, digest: Digest) -> Result<Option<Manifest>, storage::Er
     }))
 }
 
-/// The bytes first: a record never speaks of a manifest that is not there yet.
+/// The record first: bytes that are there without it would pass for a blob.
 fn store(storage: &Local, manifest: &Manifest) -> Result<(), storage::Error> {
     let Descriptor {
         media_type,
         digest,
         size,
     } = &manifest.descriptor;
-    let ingest = storage.ingest(digest, Some(*size))?;
-    ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
-    ingest.publish()?;
     let record = ManifestFile {
         media_type: media_type.clone(),
     };
-    storage.write_record(RecordKey::Manifest(digest), &json(&record))
+    storage.write_record(RecordKey::Manifest(digest), &json(&record))?;
+    let ingest = storage.ingest(digest, Some(*size))?;
+    ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
+    ingest.publish()
 }
 
 fn json<T: Serialize>(record: &T) -> Vec<u8> {
