@@ -91,9 +91,12 @@ async fn a_revoked_token_is_renewed_once() {
 #[tokio::test]
 async fn an_expired_token_that_meets_a_challenge_for_a_password_starts_over() {
     // Harbor.
-    let registry = Guarded::start(|shown| match shown {
-        true => r#"Basic realm="harbor""#.to_owned(),
-        false => own_realm(shown),
+    let registry = Guarded::start(|shown| {
+        if shown {
+            r#"Basic realm="harbor""#.to_owned()
+        } else {
+            own_realm(shown)
+        }
     })
     .await;
     let repository = at("r.example", &[&registry.fake.url()]).repository();
@@ -127,9 +130,12 @@ async fn an_expired_token_that_meets_a_challenge_for_a_password_starts_over() {
 
 #[tokio::test]
 async fn a_second_refusal_is_final() {
-    let fake = Fake::start(|seen| match seen.target.starts_with("/token") {
-        true => token("useless"),
-        false => unauthorized(&own_realm(false)),
+    let fake = Fake::start(|seen| {
+        if seen.target.starts_with("/token") {
+            token("useless")
+        } else {
+            unauthorized(&own_realm(false))
+        }
     })
     .await;
     let denied = at("r.example", &[&fake.url()]).repository();
@@ -140,12 +146,15 @@ async fn a_second_refusal_is_final() {
 
 #[tokio::test]
 async fn on_docker_hub_a_second_refusal_means_that_there_is_no_such_repository() {
-    let fake = Fake::start(|seen| match seen.target.starts_with("/token") {
-        true => token("useless"),
-        false => unauthorized(&format!(
-            "{},error=\"insufficient_scope\"",
-            own_realm(false)
-        )),
+    let fake = Fake::start(|seen| {
+        if seen.target.starts_with("/token") {
+            token("useless")
+        } else {
+            unauthorized(&format!(
+                "{},error=\"insufficient_scope\"",
+                own_realm(false)
+            ))
+        }
     })
     .await;
     let repository = at("docker.io", &[&fake.url()]).repository();
@@ -157,9 +166,12 @@ async fn on_docker_hub_a_second_refusal_means_that_there_is_no_such_repository()
 
 #[tokio::test]
 async fn a_password_is_sent_where_one_is_asked_for() {
-    let fake = Fake::start(|seen| match seen.shows(BASIC) {
-        true => reply(200, &[], "{}"),
-        false => unauthorized(r#"BASIC realm="Sonatype Nexus Repository Manager""#),
+    let fake = Fake::start(|seen| {
+        if seen.shows(BASIC) {
+            reply(200, &[], "{}")
+        } else {
+            unauthorized(r#"BASIC realm="Sonatype Nexus Repository Manager""#)
+        }
     })
     .await;
     let anonymous = at("r.example", &[&fake.url()]).repository();
@@ -240,9 +252,12 @@ async fn no_foreign_realm_is_asked() {
 async fn a_token_endpoint_that_redirects_is_not_followed() {
     let elsewhere = Fake::start(|_| token("t")).await;
     let location = elsewhere.url();
-    let fake = Fake::start(move |seen| match seen.target.starts_with("/token") {
-        true => reply(302, &[("location", &location)], ""),
-        false => unauthorized(&own_realm(false)),
+    let fake = Fake::start(move |seen| {
+        if seen.target.starts_with("/token") {
+            reply(302, &[("location", &location)], "")
+        } else {
+            unauthorized(&own_realm(false))
+        }
     })
     .await;
     let repository = at("r.example", &[&fake.url()])
@@ -255,9 +270,12 @@ async fn a_token_endpoint_that_redirects_is_not_followed() {
 
 #[tokio::test]
 async fn a_token_answer_of_any_size_is_read_to_its_limit_only() {
-    let fake = Fake::start(|seen| match seen.target.starts_with("/token") {
-        true => token(&"x".repeat(100_000)),
-        false => unauthorized(&own_realm(false)),
+    let fake = Fake::start(|seen| {
+        if seen.target.starts_with("/token") {
+            token(&"x".repeat(100_000))
+        } else {
+            unauthorized(&own_realm(false))
+        }
     })
     .await;
     let repository = at("r.example", &[&fake.url()]).repository();

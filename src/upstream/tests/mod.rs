@@ -79,13 +79,12 @@ impl Fake {
                         all.lock().expect("no panic").push(seen.clone());
                         answer(&seen)
                     };
-                    match tls {
-                        None => converse(stream, answer).await,
-                        // A client that does not trust us goes away.
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => converse(stream, answer).await,
-                            Err(_) => {}
-                        },
+                    let Some(tls) = tls else {
+                        return converse(stream, answer).await;
+                    };
+                    // A client that does not trust us goes away.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        converse(stream, answer).await;
                     }
                 });
             }

@@ -27,9 +27,12 @@ async fn a_credential_stays_behind_and_the_url_arrives_as_it_was_signed() {
     let cdn = cdn().await;
     let target = "/shard//docker/sha256%3Aabc/data?se=2024-07-17T23%3A35%3A00Z&sig=a%2Bb%3D";
     let location = format!("{}{target}", cdn.url());
-    let fake = Fake::start(move |seen| match seen.shows(BASIC) {
-        true => reply(307, &[("location", &location)], "<a>"),
-        false => unauthorized("Basic"),
+    let fake = Fake::start(move |seen| {
+        if seen.shows(BASIC) {
+            reply(307, &[("location", &location)], "<a>")
+        } else {
+            unauthorized("Basic")
+        }
     })
     .await;
     let repository = at("r.example", &[&fake.url()])
