@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use entrepot::cli::{Signals, logging};
 use entrepot::clock::Clock;
-use entrepot::config::{self, Arguments, BuiltIn, Config, LogFormat};
+use entrepot::config::{self, Arguments, Config, LogFormat};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { BAD_USAGE } else { 0 });
         }
     };
-    let config = match Config::load(&arguments, &config::environment, BuiltIn::NOTHING) {
+    let config = match Config::load(&arguments, &config::environment) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("entrepot: {problems}");

@@ -202,13 +202,17 @@ impl Fill {
         self.digest
     }
 
-    /// Waits until the size is known. `source` is the caller's own: its error is the one the caller gets.
+    /// Waits until the size is known, and for a blob that is withheld whole anyway, until its digest is: so that wrong
+    /// bytes are an error and not a broken body. `source` is the caller's own: its error is the one the caller gets.
     ///
     /// Cancel-safe.
     pub(super) async fn opened(&self, source: &Repository) -> Result<Opened, FillError> {
         let mut state = self.state.subscribe();
         let found = state
-            .wait_for(|state| state.opened.is_some() || state.end.is_some())
+            .wait_for(|state| {
+                let size = state.opened.as_ref().map(|opened| opened.size);
+                size.is_some_and(|size| size > WITHHELD_BYTES) || state.end.is_some()
+            })
             .await
             .map_err(|_| FillError::Broken)?;
         match (&found.opened, &found.end) {

@@ -105,6 +105,10 @@ impl Receiver {
                 }
                 ended => return ended,
             };
+            if self.declared == Some(self.front()) {
+                // It dropped after the last byte.
+                return Ok(());
+            }
             in_vain = if self.front() > before {
                 0
             } else {

@@ -11,7 +11,7 @@ use super::raw::{RawConfig, RawListen, RawManifests};
 use super::reader::Source;
 use super::upstreams::Upstreams;
 use super::written::Written;
-use super::{BuiltIn, Config, Listen, Log, value};
+use super::{Config, Listen, Log, value};
 use crate::cache::TagPolicy;
 use crate::upstream::{self, Credentials, Proxies};
 
@@ -39,7 +39,6 @@ const LOG_FORMAT: &str = "text";
 /// One check of everything that is configured.
 pub(super) struct Check<'a> {
     pub(super) outside: Outside<'a>,
-    pub(super) built_in: BuiltIn,
     pub(super) findings: &'a Findings,
 }
 
@@ -67,7 +66,6 @@ impl Check<'_> {
             self.outside
                 .first("--upstream-ca", arguments.upstream_ca.as_ref())
                 .as_ref(),
-            self.built_in,
             self.findings,
         );
         let default_upstream = self.findings.setting(

@@ -7,11 +7,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
 use crate::cache::TagPolicy;
-use crate::oci::Namespace;
 use crate::upstream;
 
 mod arguments;
@@ -40,27 +38,6 @@ use problem::Findings;
 
 /// Looks up a variable; `None` where it is not set.
 pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
-
-/// What is known of registries that nobody configured.
-#[derive(Debug, Clone, Copy)]
-pub struct BuiltIn {
-    /// The canonical name of a registry, for a name or an alias of it.
-    pub canonical: fn(&Namespace) -> Namespace,
-    /// Where the registry of a canonical name is; never empty.
-    pub endpoints: fn(&Namespace) -> Vec<Url>,
-}
-
-impl BuiltIn {
-    /// Nothing at all: a registry is called what it is called, and is where its name says.
-    pub const NOTHING: Self = Self {
-        canonical: Namespace::clone,
-        endpoints: |namespace| {
-            Url::parse(&format!("https://{namespace}"))
-                .into_iter()
-                .collect()
-        },
-    };
-}
 
 /// Everything that can be configured, checked.
 #[derive(Debug, Clone)]
@@ -119,15 +96,10 @@ impl Config {
     ///
     /// # Errors
     /// All problems there are.
-    pub fn load(
-        arguments: &Arguments,
-        environment: &Environment,
-        built_in: BuiltIn,
-    ) -> Result<Self, Problems> {
+    pub fn load(arguments: &Arguments, environment: &Environment) -> Result<Self, Problems> {
         let findings = Findings::default();
         let check = Check {
             outside: Outside::new(arguments, environment),
-            built_in,
             findings: &findings,
         };
         let config = check.config();
@@ -141,7 +113,7 @@ impl Config {
     /// All problems there are.
     pub fn from_yaml(text: &str) -> Result<Self, Problems> {
         let environment = |name: &str| (name == outside::CONFIG_YAML).then(|| text.to_owned());
-        Self::load(&Arguments::default(), &environment, BuiltIn::NOTHING)
+        Self::load(&Arguments::default(), &environment)
     }
 }
 

@@ -8,7 +8,6 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::BuiltIn;
 use super::credentials::PlacedEntry;
 use super::file::read_bytes;
 use super::problem::{Findings, Place, Rule};
@@ -16,11 +15,10 @@ use super::raw::RawUpstream;
 use super::value;
 use super::written::Written;
 use crate::oci::Namespace;
-use crate::upstream::{CredentialEntry, UpstreamConfig};
+use crate::upstream::{self, CredentialEntry, UpstreamConfig};
 
 /// The upstreams that are configured by name.
 pub(super) struct Upstreams {
-    built_in: BuiltIn,
     configured: Vec<UpstreamConfig>,
     /// Every name and alias: where it was written, and the upstream it stands for.
     names: HashMap<Namespace, (Place, Namespace)>,
@@ -34,11 +32,9 @@ impl Upstreams {
         in_file: Vec<RawUpstream>,
         outside: &[Written],
         outside_ca: Option<&Written>,
-        built_in: BuiltIn,
         findings: &Findings,
     ) -> Self {
         let mut checked = Self {
-            built_in,
             configured: Vec::new(),
             names: HashMap::new(),
             credentials: Vec::new(),
@@ -59,7 +55,7 @@ impl Upstreams {
     pub(super) fn canonical(&self, namespace: &Namespace) -> Namespace {
         match self.names.get(namespace) {
             Some((_, canonical)) => canonical.clone(),
-            None => (self.built_in.canonical)(namespace),
+            None => upstream::canonical(namespace),
         }
     }
 
@@ -97,12 +93,12 @@ impl Upstreams {
         let Some(namespace) = findings.parse(&raw.name, value::namespace) else {
             return Vec::new();
         };
-        let namespace = (self.built_in.canonical)(&namespace);
+        let namespace = upstream::canonical(&namespace);
         if !self.add_name(&namespace, &raw.name, findings) {
             return Vec::new();
         }
         let endpoints = if raw.endpoints.is_empty() {
-            (self.built_in.endpoints)(&namespace)
+            upstream::endpoint_of(&namespace).into_iter().collect()
         } else {
             endpoints
         };
@@ -145,7 +141,7 @@ impl Upstreams {
             let Some((namespace, url)) = findings.parse(written, name_and_endpoint) else {
                 continue;
             };
-            let namespace = (self.built_in.canonical)(&namespace);
+            let namespace = upstream::canonical(&namespace);
             let known = self.configured[n_in_file..]
                 .iter_mut()
                 .find(|upstream| upstream.namespace == namespace);

@@ -25,7 +25,7 @@ use crate::cache::{Blob, Cache, Manifest, Outcome};
 use crate::http::{Body, Caller, Rejection, Service};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
-use crate::upstream::{Repository, Upstreams, Via};
+use crate::upstream::{self, Repository, Upstreams, Via};
 
 /// A registry that has what other registries have.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Registry {
         reference: Reference,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
-        let source = self.source(ask, target)?;
+        let source = self.source(ask, target, Content::Manifest)?;
         let failed = |error| Error::Cache(error, Content::Manifest);
         let builder = Builder::new(StatusCode::OK);
         let (outcome, manifest, builder, any_type) = match reference {
@@ -118,7 +118,7 @@ impl Registry {
         digest: Digest,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
-        let source = self.source(ask, target)?;
+        let source = self.source(ask, target, Content::Blob)?;
         let failed = |error| Error::Cache(error, Content::Blob);
         let etag = digest.to_string();
         let precondition = precondition(&ask.headers, &etag);
@@ -153,11 +153,15 @@ impl Registry {
     }
 
     /// The source the caller brings, once it is decided that the namespace is served to them.
-    fn source(&self, ask: &Ask, target: &Target) -> Result<Repository, Error> {
+    fn source(&self, ask: &Ask, target: &Target, content: Content) -> Result<Repository, Error> {
         match access::decide(self.upstreams.directory(), &target.namespace)? {
             access::Requirement::Open => {}
         }
         let via = Via::parse(ask.headers.get_all(hyper::header::VIA));
+        if self.upstreams.is_circle(&via) {
+            // Not even from the cache: joining a fill that waits for this very request would hold up both.
+            return Err(Error::Cache(upstream::Error::Loop.into(), content));
+        }
         Ok(self
             .upstreams
             .repository(&target.namespace, &target.repository, &via))

@@ -70,7 +70,14 @@ impl Session<'_> {
             StatusCode::UNAUTHORIZED if !answer.is_away => match self.verdict(answer).await {
                 // Amazon's public registry says 401 to HEAD, whatever token comes along.
                 Error::Denied(_) => None,
-                error => Some(Err(error)),
+                error @ (Error::NotFound
+                | Error::RateLimited { .. }
+                | Error::Unavailable(_)
+                | Error::TimedOut(_)
+                | Error::TooLarge { .. }
+                | Error::Protocol(_)
+                | Error::Refused(_)
+                | Error::Loop) => Some(Err(error)),
             },
             // A URL signed for GET is refused to HEAD.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED if answer.is_away => None,

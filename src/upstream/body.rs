@@ -14,7 +14,7 @@ use super::{Error, Silence};
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest time for a whole small body, a manifest or a token: a byte every 29 s is not silence, but of no use.
-const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const SMALL_BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Most that is read of the body of an answer that is not wanted, in bytes, so that its connection can be used again
 /// and a person can read what it says. go-containerregistry reads as much of an error.

@@ -118,7 +118,7 @@ impl Credentials {
 
 /// The proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` and their lower-case forms,
 /// as they are written there; empty when unset.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Proxies {
     /// For `http:` upstreams.
     pub http: String,
@@ -128,6 +128,18 @@ pub struct Proxies {
     pub all: String,
     /// Hosts, domains and CIDR blocks that are reached directly.
     pub no: String,
+}
+
+impl fmt::Debug for Proxies {
+    /// Says which are set, not what they are: the URL of a proxy may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies")
+            .field("http", &!self.http.is_empty())
+            .field("https", &!self.https.is_empty())
+            .field("all", &!self.all.is_empty())
+            .field("no", &self.no)
+            .finish()
+    }
 }
 
 #[cfg(test)]
@@ -170,5 +182,10 @@ mod tests {
     #[test]
     fn secrets_are_not_printed() {
         assert!(!format!("{:?}", entry("", "user")).contains("hunter2"));
+        let proxies = Proxies {
+            all: "http://user:hunter2@proxy.example".to_owned(),
+            ..Proxies::default()
+        };
+        assert!(!format!("{proxies:?}").contains("hunter2"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::built_in;
 use super::guard;
 use super::table::Row;
 use super::{Config, UnknownNamespaces};
@@ -64,9 +65,7 @@ impl Directory {
         if let Some(canonical) = self.aliases.get(namespace) {
             return canonical.clone();
         }
-        Row::canonical_of(namespace.as_str())
-            .and_then(|canonical| canonical.parse().ok())
-            .unwrap_or_else(|| namespace.clone())
+        built_in::canonical(namespace)
     }
 
     /// Whether requests for `canonical` are answered here. A name that can only mean something private is served

@@ -3,6 +3,7 @@
 use reqwest::Url;
 
 use super::UpstreamConfig;
+use super::built_in;
 use super::guard::host_of;
 use super::realm::Issuers;
 use super::table::{Row, UNKNOWN};
@@ -44,11 +45,7 @@ impl Upstream {
 
     /// An upstream that nobody configured: over https, at its own name or where the table says.
     pub(super) fn public(namespace: &Namespace, label: &str) -> Self {
-        let host = Row::find(namespace.as_str())
-            .and_then(|row| row.endpoint)
-            .unwrap_or(namespace.as_str());
-        // A namespace is ASCII, yet a label that starts with `xn--` may be no label that a URL takes.
-        let url = Url::parse(&format!("https://{host}/")).ok();
+        let url = built_in::endpoint(namespace);
         Self {
             namespace: namespace.clone(),
             label: label.to_owned(),

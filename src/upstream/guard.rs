@@ -84,14 +84,15 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [.., a, b, c, d] = address.octets();
-    let last = Ipv4Addr::new(a, b, c, d);
-    let [_, _, e, f, g, h, ..] = address.octets();
-    let second = Ipv4Addr::new(e, f, g, h);
+    // The IPv4 address that stands this many bits from the end.
+    let embedded = |from_end: u32| {
+        let low = u32::try_from(address.to_bits() >> from_end & u128::from(u32::MAX));
+        Ipv4Addr::from_bits(low.unwrap_or_default())
+    };
     if address.to_ipv4_mapped().is_some() || NAT64.contains(&address) {
-        is_public_v4(last)
+        is_public_v4(embedded(0))
     } else if SIX_TO_FOUR.contains(&address) {
-        is_public_v4(second)
+        is_public_v4(embedded(80))
     } else {
         GLOBAL_V6.contains(&address) && !NOT_PUBLIC_V6.iter().any(|net| net.contains(&address))
     }
@@ -104,11 +105,11 @@ pub(super) fn may_be_public(host: &str) -> bool {
         return is_public(address);
     }
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let ends_with = |suffix: &&str| {
-        host.strip_suffix(*suffix)
+    let ends_with = |suffix: &str| {
+        host.strip_suffix(suffix)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    host.contains('.') && !INTERNAL_SUFFIXES.iter().any(|suffix| ends_with(&suffix))
+    host.contains('.') && !INTERNAL_SUFFIXES.iter().any(|suffix| ends_with(suffix))
 }
 
 /// The host of `url` without the brackets of an IPv6 literal.

@@ -19,9 +19,11 @@ pub use config::{
 mod error;
 pub use error::{BuildError, Error, Silence};
 
-// Names, no connection.
+// Names; nothing is asked.
+mod built_in;
 mod directory;
 mod table;
+pub use built_in::{canonical, endpoint as endpoint_of};
 pub use directory::Directory;
 
 // What may be sent where.
@@ -31,28 +33,37 @@ mod redirect;
 mod via;
 pub use via::Via;
 
-// Connections.
-mod tls;
-mod transport;
-
-// The protocol, from the answer up to the repository.
+// Bytes, there and back.
 mod answer;
 mod body;
+mod tls;
+mod transport;
 pub use body::BlobStream;
+
+// Who asks.
 mod challenge;
-mod endpoint;
-mod manifest;
-mod session;
+mod issuer;
+mod scheme;
 mod token;
-pub use manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestHead};
+
+// One request to one endpoint.
+mod endpoint;
+mod session;
+mod shared;
+mod travel;
+
+// What there is to ask for.
 mod blob;
+mod manifest;
 pub use blob::Extent;
+pub use manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestHead};
 
 #[cfg(test)]
 mod tests;
 
 use endpoint::Upstream;
-use session::{Session, Shared};
+use session::Session;
+use shared::Shared;
 use transport::Transport;
 
 /// All upstreams. Cheap to clone: a handle.

@@ -3,6 +3,10 @@
 
 /// One registry, or a family of registries that share a form of name.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each named where it is stated"
+)]
 pub(super) struct Row {
     /// Canonical names; a `*` stands for any characters.
     names: &'static [&'static str],

@@ -114,7 +114,11 @@ impl Transport {
         if !self.is_proxied(url) {
             return Ok(&self.public);
         }
-        if self.proxy_hosts.iter().any(|proxy| proxy == host) {
+        if self
+            .proxy_hosts
+            .iter()
+            .any(|proxy| proxy.eq_ignore_ascii_case(host))
+        {
             return refuse("is the proxy itself");
         }
         Ok(&self.public_by_proxy)
@@ -158,13 +162,13 @@ fn through(mut builder: ClientBuilder, proxies: &Proxies) -> Result<ClientBuilde
     // What the environment really says is in `proxies`, so reqwest must not look there again.
     builder = builder.no_proxy();
     let direct = NoProxy::from_string(&proxies.no);
-    let makers: [(&str, fn(&str) -> reqwest::Result<Proxy>); 3] = [
-        (&proxies.http, |url| Proxy::http(url)),
-        (&proxies.https, |url| Proxy::https(url)),
-        (&proxies.all, |url| Proxy::all(url)),
+    let made = [
+        (&proxies.http, Proxy::http(&proxies.http)),
+        (&proxies.https, Proxy::https(&proxies.https)),
+        (&proxies.all, Proxy::all(&proxies.all)),
     ];
-    for (url, make) in makers.into_iter().filter(|(url, _)| !url.is_empty()) {
-        let proxy = make(url).map_err(BuildError::Client)?;
+    for (_, proxy) in made.into_iter().filter(|(url, _)| !url.is_empty()) {
+        let proxy = proxy.map_err(BuildError::Client)?;
         builder = builder.proxy(proxy.no_proxy(direct.clone()));
     }
     Ok(builder)

@@ -21,25 +21,13 @@ fn arguments(arguments: &str) -> Arguments {
     Arguments::try_parse_from(arguments).expect("well-formed flags")
 }
 
-/// Knows that docker.io is also called index.docker.io, and where it is.
-const DOCKER_HUB: BuiltIn = BuiltIn {
-    canonical: |namespace| match namespace.as_str() {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".parse().expect("a namespace"),
-        _ => namespace.clone(),
-    },
-    endpoints: |namespace| match namespace.as_str() {
-        "docker.io" => vec!["https://registry-1.docker.io".parse().expect("a URL")],
-        _ => (BuiltIn::NOTHING.endpoints)(namespace),
-    },
-};
-
 /// Loads flags and variables.
 fn load(flags: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
     let environment = |name: &str| {
         let found = variables.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    Config::load(&arguments(flags), &environment, DOCKER_HUB)
+    Config::load(&arguments(flags), &environment)
 }
 
 /// Loads a file given by a variable, beside flags and other variables.

@@ -1,0 +1,55 @@
+//! What all requests share: connections, tokens, and what was learned of registries on the way. In memory only, and
+//! bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use reqwest::Url;
+
+use super::Credential;
+use super::scheme::Scheme;
+use super::token::Tokens;
+use super::transport::Transport;
+use crate::clock::Clock;
+
+/// Most repositories of which the way to authenticate is remembered. Some hundred bytes each.
+const SCHEMES_MAX: u64 = 10_000;
+
+/// Most endpoints that are remembered not to answer HEAD on blobs.
+const HEADLESS_MAX: u64 = 1_000;
+
+/// How long that is remembered. Registries get mended.
+const HEADLESS_REMEMBERED: Duration = Duration::from_hours(24);
+
+/// For whom a scheme is remembered: endpoint, repository, credential.
+pub(super) type SchemeKey = (Url, String, Option<Credential>);
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) transport: Arc<Transport>,
+    pub(super) tokens: Tokens,
+    pub(super) clock: Clock,
+    /// How each repository wanted to be shown who asks.
+    pub(super) schemes: Cache<SchemeKey, Scheme>,
+    /// Endpoints where HEAD on blobs fails although GET works.
+    pub(super) headless: Cache<Url, ()>,
+}
+
+impl Shared {
+    /// Nothing learned yet.
+    pub(super) fn new(transport: Transport, clock: Clock) -> Self {
+        let transport = Arc::new(transport);
+        Self {
+            tokens: Tokens::new(Arc::clone(&transport), clock.clone()),
+            transport,
+            clock,
+            schemes: Cache::new(SCHEMES_MAX),
+            headless: Cache::builder()
+                .max_capacity(HEADLESS_MAX)
+                .time_to_live(HEADLESS_REMEMBERED)
+                .build(),
+        }
+    }
+}
