@@ -21,7 +21,7 @@ pub struct Directory {
 
 impl Directory {
     /// The directory of `config` and the built-in table. What is configured wins.
-    pub(super) fn new(config: &Config) -> Self {
+    pub fn new(config: &Config) -> Self {
         let configured: HashSet<_> = config
             .upstreams
             .iter()
@@ -49,6 +49,11 @@ impl Directory {
     /// Where a request goes that names no registry; canonical.
     pub fn default_upstream(&self) -> &Namespace {
         &self.default_upstream
+    }
+
+    /// What becomes of a namespace nobody configured.
+    pub fn unknown_namespaces(&self) -> UnknownNamespaces {
+        self.unknown_namespaces
     }
 
     /// The one name of the registry that `namespace` is a name of.
@@ -114,8 +119,8 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Credentials, Proxies, UpstreamConfig};
     use super::*;
+    use crate::upstream::{Credentials, Proxies, UpstreamConfig};
 
     fn namespace(text: &str) -> Namespace {
         text.parse().expect("a namespace")

@@ -221,9 +221,9 @@ fn written_in(token: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Secret;
-    use super::super::realm::Realm;
     use super::*;
+    use crate::upstream::Secret;
+    use crate::upstream::realm::Realm;
 
     fn key(realm: &str, service: Option<&str>) -> TokenKey {
         TokenKey {

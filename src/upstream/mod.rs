@@ -179,6 +179,11 @@ impl Repository {
         &self.name
     }
 
+    /// The metric label of the upstream.
+    pub fn label(&self) -> &str {
+        &self.upstream.label
+    }
+
     /// What upstream says of a manifest, without its bytes.
     ///
     /// Cancel-safe: nothing is kept of a call that is dropped, except a token.
@@ -294,9 +299,15 @@ impl Failures {
     }
 }
 
-impl fmt::Debug for Repository {
+impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace(), self.name)
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -83,8 +83,8 @@ fn is_at(url: &Url, name: &Namespace) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::UNKNOWN;
     use super::*;
+    use crate::upstream::table::UNKNOWN;
 
     #[track_caller]
     fn check(registry: &str, configured: &str, written: &str, expected: Option<(&str, bool)>) {
