@@ -307,6 +307,14 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_name_that_resolves_to_private_addresses_is_refused_when_it_is_dialled() {
+        let direct = transport(&Proxies::default());
+        let url = "https://localhost:1/".parse().expect("a URL");
+        let refused = attempt(&direct.public, &Method::GET, &url, &HeaderMap::new()).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    }
+
     #[test]
     fn through_a_proxy_the_same_names_are_refused_and_the_proxy_too() {
         let proxied = transport(&Proxies {
