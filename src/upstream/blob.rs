@@ -214,8 +214,9 @@ fn is_refused_away(answer: &Answer) -> bool {
 
 fn range_header(from: u64, total: Option<u64>) -> String {
     match total.and_then(|total| total.checked_sub(1)) {
-        Some(last) => format!("bytes={from}-{last}"),
-        None => format!("bytes={from}-"),
+        Some(last) if from <= last => format!("bytes={from}-{last}"),
+        // Nothing is left: let the server say so.
+        Some(_) | None => format!("bytes={from}-"),
     }
 }
 

@@ -71,9 +71,9 @@ impl Transport {
         })
     }
 
-    /// Sends one request without a body, follows nothing, and waits for the headers of the answer. A GET whose
-    /// connection was closed before an answer came is sent once more (RFC 9110, section 9.2.2): most likely the
-    /// connection had been kept and was closed in the moment it was used.
+    /// Sends one GET or HEAD, follows nothing, and waits for the headers of the answer. A request whose connection was
+    /// closed before an answer came is sent once more (RFC 9110, section 9.2.2): most likely the connection had been
+    /// kept and was closed in the moment it was used.
     ///
     /// `label` is the metric label of the upstream that the request is for.
     ///
@@ -90,7 +90,7 @@ impl Transport {
         let client = self.client(reach, url)?;
         let started = Instant::now();
         let mut outcome = attempt(client, method, url, headers).await;
-        if *method == Method::GET && outcome.as_ref().is_err_and(Error::is_dropped) {
+        if outcome.as_ref().is_err_and(Error::is_dropped) {
             outcome = attempt(client, method, url, headers).await;
         }
         finished(label, method, url, &outcome, started.elapsed());
@@ -305,6 +305,14 @@ mod tests {
         ] {
             check(&direct, url, false);
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_to_private_addresses_is_refused_when_it_is_dialled() {
+        let direct = transport(&Proxies::default());
+        let url = "https://localhost:1/".parse().expect("a URL");
+        let refused = attempt(&direct.public, &Method::GET, &url, &HeaderMap::new()).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
     }
 
     #[test]

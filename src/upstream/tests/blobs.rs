@@ -115,7 +115,8 @@ async fn silence_ends_a_body_and_a_wait_for_headers() {
         read_head(&mut first).await;
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
         first.write_all(head).await.expect("sent");
-        let (second, _) = listener.accept().await.expect("a connection");
+        let (mut second, _) = listener.accept().await.expect("a connection");
+        read_head(&mut second).await;
         signal.notify_one();
         std::future::pending::<()>().await;
         drop((first, second));

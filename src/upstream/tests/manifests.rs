@@ -38,7 +38,7 @@ async fn where_head_is_not_answered_get_is_asked_and_hashed() {
     })
     .await;
     let get = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    let dropping = raw(vec!["", get]).await;
+    let dropping = raw(vec!["", "", get]).await;
     for url in [fake.url(), format!("http://{dropping}")] {
         let repository = at("r.example", &[&url]).repository();
         let head = repository.head_manifest(&latest()).await.expect("a head");
