@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use super::*;
+use crate::oci::Namespace;
 
 mod credentials;
 mod documentation;
