@@ -12,12 +12,9 @@ pub use manifests::TaggedManifest;
 mod shelf;
 pub use shelf::Manifest;
 
+mod behind;
 mod blobs;
 mod fill;
-mod receive;
-
-mod behind;
-mod extents;
 
 mod reader;
 pub use reader::{Blob, BlobReader, ReadError, Unfinished};

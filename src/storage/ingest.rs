@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, openat};
@@ -21,7 +22,7 @@ pub struct Ingest {
     name: String,
     destination: Place,
     file: Arc<File>,
-    published: bool,
+    published: AtomicBool,
 }
 
 impl Ingest {
@@ -44,7 +45,7 @@ impl Ingest {
             name,
             destination,
             file,
-            published: false,
+            published: AtomicBool::new(false),
         };
         // Tells a process that starts while this one runs that the file is in use. Between `open` and here it could
         // be taken for a leftover and removed; publishing then fails, and the blob is fetched once more.
@@ -98,10 +99,10 @@ impl Ingest {
     ///
     /// # Errors
     /// `Publish`; nothing stands under the final name that was not there before.
-    pub fn publish(mut self) -> Result<(), Error> {
+    pub fn publish(&self) -> Result<(), Error> {
         self.try_publish()
             .map_err(|error| Operation::Publish.failed(error))?;
-        self.published = true;
+        self.published.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -115,7 +116,7 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if !self.published {
+        if !self.published.load(Ordering::Relaxed) {
             // It may be gone already; and what cannot be removed now is removed at the next start.
             let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
         }

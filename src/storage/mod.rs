@@ -57,7 +57,7 @@ impl Operation {
     }
 
     /// Wraps what the operating system said about this operation.
-    fn failed(self, cause: impl Into<io::Error>) -> Error {
+    pub(crate) fn failed(self, cause: impl Into<io::Error>) -> Error {
         Error {
             operation: self,
             cause: Arc::new(cause.into()),

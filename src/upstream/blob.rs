@@ -1,5 +1,7 @@
 //! Blobs at one endpoint (distribution-spec, "Pulling blobs").
 
+use std::ops::Range;
+
 use reqwest::{Method, StatusCode};
 
 use super::Error;
@@ -9,7 +11,7 @@ use super::session::{Answer, Ask, Session};
 use crate::oci::Digest;
 
 /// How much of a blob is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
     /// All of it, without a `Range`.
     Whole,
@@ -21,21 +23,31 @@ pub enum Extent {
         /// an answer that states another size is refused.
         total: Option<u64>,
     },
+    /// Some bytes in the middle, at least one, of a blob whose size is known. An answer that states another size is
+    /// refused.
+    Part {
+        /// The bytes that are wanted, counted from the start.
+        range: Range<u64>,
+        /// The size of the whole blob.
+        total: u64,
+    },
 }
 
 impl Extent {
-    /// The first byte wanted and the size that is known, where a range is to be asked for at all.
-    fn range(self) -> Option<(u64, Option<u64>)> {
+    /// The first byte wanted and the one behind the last, where known, if a range is to be asked for at all.
+    fn range(&self) -> Option<(u64, Option<u64>)> {
         match self {
             Self::Whole | Self::Rest { from: 0, total: _ } => None,
-            Self::Rest { from, total } => Some((from, total)),
+            Self::Rest { from, total } => Some((*from, *total)),
+            Self::Part { range, total: _ } => Some((range.start, Some(range.end))),
         }
     }
 
-    fn total(self) -> Option<u64> {
+    fn total(&self) -> Option<u64> {
         match self {
             Self::Whole => None,
-            Self::Rest { from: _, total } => total,
+            Self::Rest { from: _, total } => *total,
+            Self::Part { range: _, total } => Some(*total),
         }
     }
 }
@@ -111,7 +123,7 @@ impl Session<'_> {
     pub(super) async fn get_blob(
         &self,
         digest: &Digest,
-        extent: Extent,
+        extent: &Extent,
     ) -> Result<BlobStream, Error> {
         let range = extent.range();
         let asked = range.map(|(from, total)| range_header(from, total));
@@ -137,15 +149,18 @@ impl Session<'_> {
     }
 
     /// The body of `answer`, once its headers agree with what was asked for.
-    async fn stream(&self, answer: Answer, extent: Extent) -> Result<BlobStream, Error> {
+    async fn stream(&self, answer: Answer, extent: &Extent) -> Result<BlobStream, Error> {
         let headers = answer.response.headers();
         let from = extent.range().map_or(0, |(from, _)| from);
-        let (offset, total) = match (answer.status(), ContentRange::read(headers)) {
-            (StatusCode::OK, _) => (0, answer::length(headers)),
-            (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { first, total, .. }))
+        let (offset, end, total) = match (answer.status(), ContentRange::read(headers)) {
+            (StatusCode::OK, _) => {
+                let length = answer::length(headers);
+                (0, length, length)
+            }
+            (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { first, last, total }))
                 if first == from =>
             {
-                (first, Some(total))
+                (first, Some(last + 1), Some(total))
             }
             (StatusCode::PARTIAL_CONTENT, _) => {
                 let reason = "it sends another part of the blob than was asked for";
@@ -162,7 +177,13 @@ impl Session<'_> {
         }
         let validator = answer::strong_validator(headers);
         let total = total.or(extent.total());
-        Ok(BlobStream::new(answer.response, offset, total, validator))
+        Ok(BlobStream::new(
+            answer.response,
+            offset,
+            end,
+            total,
+            validator,
+        ))
     }
 
     /// The answer to a GET. Where the host it redirects to refuses, the registry is asked once more: signed URLs are
@@ -232,5 +253,10 @@ mod tests {
         assert_eq!(Extent::Whole.range(), None);
         assert_eq!(rest(0, Some(10)).range(), None);
         assert_eq!(rest(5, Some(10)).range(), Some((5, Some(10))));
+        let part = Extent::Part {
+            range: 0..5,
+            total: 10,
+        };
+        assert_eq!(part.range(), Some((0, Some(5))));
     }
 }

@@ -32,6 +32,8 @@ pub struct BlobStream {
     response: Response,
     offset: u64,
     position: u64,
+    /// Where the body ends, counted from the start of the blob.
+    end: Option<u64>,
     total: Option<u64>,
     validator: Option<String>,
 }
@@ -41,6 +43,7 @@ impl BlobStream {
     pub(super) fn new(
         response: Response,
         offset: u64,
+        end: Option<u64>,
         total: Option<u64>,
         validator: Option<String>,
     ) -> Self {
@@ -48,6 +51,7 @@ impl BlobStream {
             response,
             offset,
             position: offset,
+            end,
             total,
             validator,
         }
@@ -69,7 +73,8 @@ impl BlobStream {
         self.validator.as_deref()
     }
 
-    /// The next bytes, never empty; `None` after the last byte of the blob.
+    /// The next bytes, never empty; `None` after the last byte of what was asked for, or of what upstream was willing
+    /// to give of it.
     ///
     /// Cancel-safe: a call that is dropped loses no byte.
     ///
@@ -79,15 +84,15 @@ impl BlobStream {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(bytes) = next(&mut self.response).await? else {
-                return match self.total {
-                    Some(total) if self.position < total => {
+                return match self.end {
+                    Some(end) if self.position < end => {
                         Err(Error::unavailable("the body ended early"))
                     }
                     Some(_) | None => Ok(None),
                 };
             };
             self.position = self.position.saturating_add(bytes.len() as u64);
-            if self.total.is_some_and(|total| self.position > total) {
+            if self.end.is_some_and(|end| self.position > end) {
                 let reason = "the body is longer than it said";
                 return Err(Error::Protocol(reason.to_owned()));
             }
@@ -182,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn a_blob_is_as_long_as_it_said() {
         let read = async |offset, total| {
-            let mut stream = BlobStream::new(answer(b"12345"), offset, total, None);
+            let mut stream = BlobStream::new(answer(b"12345"), offset, total, total, None);
             while stream.chunk().await?.is_some() {}
             Ok::<_, Error>(stream.position)
         };

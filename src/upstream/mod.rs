@@ -247,7 +247,7 @@ impl Repository {
     pub async fn get_blob(&self, digest: &Digest, extent: Extent) -> Result<BlobStream, Error> {
         let mut failures = Failures::default();
         for session in self.sessions()? {
-            match session.get_blob(digest, extent).await {
+            match session.get_blob(digest, &extent).await {
                 Err(error) if falls_through(&error) => failures.add(error),
                 outcome => return outcome,
             }

@@ -27,6 +27,12 @@ impl Extents {
             .last()
             .map_or(offset, |present| present.end.max(offset))
     }
+
+    /// Where the next bytes are that are there and begin after `offset`.
+    pub(super) fn start_after(&self, offset: u64) -> Option<u64> {
+        let after = self.0.partition_point(|present| present.start <= offset);
+        self.0.get(after).map(|present| present.start)
+    }
 }
 
 #[cfg(test)]

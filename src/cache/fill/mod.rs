@@ -4,23 +4,35 @@
 //! upstream repository that may have the blob. The bytes go into one ingest file, and every reader reads that file at
 //! its own pace, so the slowest client slows nobody and memory does not grow with the blob or its readers.
 //!
-//! What is there is a set of ranges, not a length, so that sources and connections may work on several places at
-//! once. Hashing follows the front. A reader of the whole blob is kept [`WITHHELD_BYTES`] away from the end until the
-//! digest is known to be right: no client ever completes a body that is wrong.
+//! What is there is a set of ranges, not a length: several connections may work on several places at once, resume
+//! where another stopped, or jump to where a reader waits ([`plan`]). One connection is enough until it is shown that
+//! more of them help ([`growth`]). Hashing follows the front ([`sink`]). A reader of the whole blob is kept
+//! [`WITHHELD_BYTES`] away from the end until the digest is known to be right: no client ever completes a body that is
+//! wrong.
 //!
 //! A fill ends in exactly one [`End`]; a reader that finds neither the bytes nor an end waits, and can never take
 //! "nobody writes any more" for the end of the body.
+
+mod extents;
+mod plan;
+use plan::Plan;
+
+mod growth;
+mod sink;
+mod sources;
+use sources::Sources;
+
+mod task;
+mod worker;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::behind::Behind;
-use super::extents::Extents;
-use super::receive;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
@@ -30,6 +42,13 @@ use crate::upstream::{self, Repository};
 /// How many bytes at the end of a blob wait for the digest. More delays the end of a download, fewer let a client see
 /// more of wrong bytes; what matters is that it is more than none.
 pub(super) const WITHHELD_BYTES: u64 = 64 * 1024;
+
+/// How far ahead of what is being received a reader has to wait, in bytes, for a connection of its own to be opened at
+/// once. Nearer readers wait until the rate is known.
+const NEAR_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How far ahead of what is being received a reader waits at the front, in bytes, as most do: nobody need be told.
+const FRONT_BYTES: u64 = 1024 * 1024;
 
 /// Why a fill gave no blob.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -75,18 +94,12 @@ impl Fills {
     pub(super) fn join(&self, digest: Digest, source: &Repository) -> (Role, Arc<Fill>) {
         let mut active = self.active();
         if let Some(fill) = active.get(&digest)
-            && fill.offer(source)
+            && fill.sources.offer(source)
         {
             return (Role::Follower, Arc::clone(fill));
         }
         let fill = Arc::new(Fill::new(digest, source.clone()));
         active.insert(digest, Arc::clone(&fill));
-        let task = receive::run(
-            Arc::clone(&fill),
-            self.storage.clone(),
-            self.behind.clone(),
-            self.metrics.clone(),
-        );
         let entry = Entry {
             fills: self.clone(),
             fill: Arc::clone(&fill),
@@ -94,8 +107,8 @@ impl Fills {
         #[expect(clippy::disallowed_methods, reason = "no request owns a fill")]
         tokio::spawn(async move {
             // Dropped last, and also when the task panics.
-            let _entry = entry;
-            task.await;
+            let Entry { fills, fill } = &entry;
+            task::run(fill, &fills.storage, &fills.behind, &fills.metrics).await;
         });
         (Role::Leader, fill)
     }
@@ -133,14 +146,17 @@ impl Drop for Entry {
 pub(super) struct Fill {
     digest: Digest,
     state: watch::Sender<State>,
-    sources: Mutex<Sources>,
+    sources: Sources,
+    /// A reader waits far from where anything is being received.
+    stranded: Notify,
 }
 
 /// What readers watch.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    opened: Option<Opened>,
-    present: Extents,
+struct State {
+    plan: Plan,
+    /// Made when the first upstream answers.
+    file: Option<Arc<File>>,
     end: Option<End>,
 }
 
@@ -155,45 +171,42 @@ pub(super) struct Opened {
 
 /// How a fill ended.
 #[derive(Debug, Clone)]
-pub(super) enum End {
+enum End {
     /// Every byte is there, and the digest is right.
     Verified,
     /// It is not going to be.
     Failed(FillError),
 }
 
-/// The callers' sources, in the order in which they came.
-#[derive(Debug, Default)]
-struct Sources {
-    entries: Vec<(Repository, Option<upstream::Error>)>,
-    /// Set once every source has failed: whoever comes now starts a fill of their own.
-    closed: bool,
-}
-
 impl State {
+    fn opened(&self) -> Option<Opened> {
+        Some(Opened {
+            size: self.plan.size()?,
+            file: Arc::clone(self.file.as_ref()?),
+        })
+    }
+
     /// Up to where a reader at `offset` may read, or how the fill ended; `None` while it has to wait.
     fn readable(&self, offset: u64, whole: bool) -> Option<Result<u64, FillError>> {
-        let size = self.opened.as_ref().map_or(0, |opened| opened.size);
+        let size = self.plan.size().unwrap_or(0);
         let limit = match &self.end {
             Some(End::Failed(error)) => return Some(Err(error.clone())),
             None if whole => size.saturating_sub(WITHHELD_BYTES),
             None | Some(End::Verified) => size,
         };
-        let end = self.present.end_from(offset).min(limit);
+        let end = self.plan.present_from(offset).min(limit);
         (end > offset).then_some(Ok(end))
     }
 }
 
 impl Fill {
     fn new(digest: Digest, source: Repository) -> Self {
-        let sources = Sources {
-            entries: vec![(source, None)],
-            closed: false,
-        };
+        let (state, stranded) = (watch::Sender::default(), Notify::new());
         Self {
             digest,
-            state: watch::Sender::default(),
-            sources: Mutex::new(sources),
+            state,
+            sources: Sources::new(source),
+            stranded,
         }
     }
 
@@ -210,20 +223,22 @@ impl Fill {
         let mut state = self.state.subscribe();
         let found = state
             .wait_for(|state| {
-                let size = state.opened.as_ref().map(|opened| opened.size);
-                size.is_some_and(|size| size > WITHHELD_BYTES) || state.end.is_some()
+                let is_large = state
+                    .opened()
+                    .is_some_and(|opened| opened.size > WITHHELD_BYTES);
+                is_large || state.end.is_some()
             })
             .await
             .map_err(|_| FillError::Broken)?;
-        match (&found.opened, &found.end) {
-            (Some(opened), None | Some(End::Verified)) => Ok(opened.clone()),
-            (_, Some(End::Failed(error))) => {
-                let error = error.clone();
-                drop(found);
-                Err(self.failure_of(source).map_or(error, FillError::Upstream))
-            }
-            (None, None | Some(End::Verified)) => Err(FillError::Broken),
-        }
+        let error = match &found.end {
+            Some(End::Failed(error)) => error.clone(),
+            None | Some(End::Verified) => return found.opened().ok_or(FillError::Broken),
+        };
+        drop(found);
+        Err(self
+            .sources
+            .failure_of(source)
+            .map_or(error, FillError::Upstream))
     }
 
     /// Whether every byte is there and right.
@@ -235,7 +250,7 @@ impl Fill {
     pub(super) fn opened_already(&self) -> Option<Opened> {
         let state = self.state.borrow();
         match state.end {
-            None | Some(End::Verified) => state.opened.clone(),
+            None | Some(End::Verified) => state.opened(),
             Some(End::Failed(_)) => None,
         }
     }
@@ -246,6 +261,14 @@ impl Fill {
     /// Cancel-safe.
     pub(super) async fn readable(&self, offset: u64, whole: bool) -> Result<u64, FillError> {
         let mut state = self.state.subscribe();
+        let is_far = {
+            let state = state.borrow_and_update();
+            if let Some(readable) = state.readable(offset, whole) {
+                return readable;
+            }
+            state.plan.present_from(offset) == offset && !state.plan.reaches(offset, FRONT_BYTES)
+        };
+        let _waiting = is_far.then(|| Waiting::new(self, offset));
         let found = state
             .wait_for(|state| state.readable(offset, whole).is_some())
             .await
@@ -255,63 +278,20 @@ impl Fill {
             .unwrap_or(Err(FillError::Broken))
     }
 
-    /// Takes in another caller's source. `false` when it comes too late to matter.
-    fn offer(&self, source: &Repository) -> bool {
-        let mut sources = self.sources();
-        if !sources.closed && !sources.entries.iter().any(|(known, _)| known == source) {
-            sources.entries.push((source.clone(), None));
-        }
-        !sources.closed
-    }
-
-    /// The next source that has not failed yet. `None` closes the fill: there will be none.
-    pub(super) fn next_source(&self) -> Option<Repository> {
-        let mut sources = self.sources();
-        let next = sources
-            .entries
-            .iter()
-            .find(|(_, failure)| failure.is_none());
-        let next = next.map(|(source, _)| source.clone());
-        sources.closed = next.is_none();
-        next
-    }
-
-    /// Remembers that `source` has nothing more to give, and why.
-    pub(super) fn source_failed(&self, source: &Repository, error: upstream::Error) {
-        let mut sources = self.sources();
-        if let Some(entry) = sources
-            .entries
-            .iter_mut()
-            .find(|(known, _)| known == source)
-        {
-            entry.1 = Some(error);
-        }
-    }
-
-    fn failure_of(&self, source: &Repository) -> Option<upstream::Error> {
-        let sources = self.sources();
-        sources
-            .entries
-            .iter()
-            .find(|(known, _)| known == source)?
-            .1
-            .clone()
-    }
-
-    /// The size is known, and the file is there.
-    pub(super) fn open(&self, opened: Opened) {
-        self.state.send_modify(|state| state.opened = Some(opened));
-    }
-
-    /// The bytes of `range` are in the file.
-    pub(super) fn received(&self, range: std::ops::Range<u64>) {
-        self.state.send_modify(|state| state.present.insert(range));
+    /// Changes the plan without waking anybody.
+    fn plan<T: Default>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
+        let mut changed = T::default();
+        self.state.send_if_modified(|state| {
+            changed = change(&mut state.plan);
+            false
+        });
+        changed
     }
 
     /// The fill is over. Only the first end counts.
-    pub(super) fn end(&self, end: End) {
+    fn end(&self, end: End) {
         if matches!(end, End::Failed(_)) {
-            self.sources().closed = true;
+            self.sources.close();
         }
         self.state.send_if_modified(|state| {
             let first = state.end.is_none();
@@ -321,9 +301,25 @@ impl Fill {
             first
         });
     }
+}
 
-    fn sources(&self) -> MutexGuard<'_, Sources> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+/// A reader that waits far from where anything is being received.
+struct Waiting<'a> {
+    fill: &'a Fill,
+    offset: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(fill: &'a Fill, offset: u64) -> Self {
+        fill.plan(|plan| plan.wait(offset));
+        fill.stranded.notify_one();
+        Self { fill, offset }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.fill.plan(|plan| plan.wait_no_more(self.offset));
     }
 }
 
@@ -340,14 +336,13 @@ mod tests {
     use super::*;
 
     fn state(size: u64, present: u64, end: Option<End>) -> State {
-        let file = Arc::new(tempfile::tempfile().expect("a temporary file"));
-        let mut state = State {
-            opened: Some(Opened { size, file }),
-            end,
-            ..State::default()
-        };
-        state.present.insert(0..present);
-        state
+        let file = Some(Arc::new(tempfile::tempfile().expect("a temporary file")));
+        let mut plan = Plan::default();
+        plan.set_size(size);
+        if let Some((id, _)) = plan.claim(present) {
+            plan.received(id, present);
+        }
+        State { plan, file, end }
     }
 
     fn check(state: &State, offset: u64, whole: bool, expected: Option<u64>) {

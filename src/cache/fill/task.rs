@@ -1,0 +1,228 @@
+//! The task of a fill: finds a source, keeps workers at work, verifies, publishes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use super::growth::{CONNECTIONS_MAX, Growth, MEASURE};
+use super::sink::Sink;
+use super::worker::{Start, Stopped, Worker};
+use super::{End, Fill, FillError, NEAR_BYTES, Opened};
+use crate::cache::behind::Behind;
+use crate::metrics::Metrics;
+use crate::storage::Local;
+use crate::upstream::{self, BlobStream, Extent, Repository};
+
+/// How long one fill may take at most: the largest layer that a registry takes (52 000 MiB, Amazon ECR quotas) over
+/// 20 Mbit/s. Stalls end much earlier, by the upstream's idle time-out.
+const FILL_DEADLINE: Duration = Duration::from_hours(6);
+
+/// Largest blob taken from an upstream that does not say how large it is, in bytes. Its readers wait for all of it,
+/// since nothing can be answered without a length.
+const UNDECLARED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// The pause before a source that failed at once is asked once more, on average: one bad answer among many requests is
+/// no reason to fail everybody who waits.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// For how long, at the present rate, a reader waits for the front to come to it rather than for a connection of its
+/// own.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Brings the blob of `fill` in.
+pub(super) async fn run(fill: &Arc<Fill>, storage: &Local, behind: &Behind, metrics: &Metrics) {
+    let _inflight = metrics.fill();
+    let task = Task {
+        fill,
+        storage,
+        behind,
+        metrics,
+    };
+    let late = || FillError::Upstream(upstream::Error::TimedOut(upstream::Silence::Body));
+    let result = timeout(FILL_DEADLINE, task.run()).await;
+    if let Err(error) = result.unwrap_or_else(|_| Err(late())) {
+        info!(digest = %fill.digest, %error, "fill failed");
+        fill.end(End::Failed(error));
+    }
+}
+
+struct Task<'a> {
+    fill: &'a Arc<Fill>,
+    storage: &'a Local,
+    behind: &'a Behind,
+    metrics: &'a Metrics,
+}
+
+impl Task<'_> {
+    async fn run(&self) -> Result<(), FillError> {
+        let (source, stream) = self.open().await?;
+        let sink = self.make_sink(&stream).await?;
+        let label = source.label().to_owned();
+        self.receive(source, stream, &sink).await?;
+        self.finish(&sink, &label).await
+    }
+
+    /// Asks one source after the other for the blob.
+    async fn open(&self) -> Result<(Repository, BlobStream), FillError> {
+        let mut last = FillError::Broken;
+        while let Some(source) = self.fill.sources.next() {
+            match self.ask_twice(&source).await {
+                Ok(stream) => return Ok((source, stream)),
+                Err(error) => {
+                    debug!(digest = %self.fill.digest, %source, %error, "source failed");
+                    self.fill.sources.failed(&source, error.clone());
+                    last = error.into();
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_twice(&self, source: &Repository) -> Result<BlobStream, upstream::Error> {
+        match source.get_blob(&self.fill.digest, Extent::Whole).await {
+            Err(error @ upstream::Error::Unavailable(_)) => {
+                self.metrics.upstream_retry(error.as_str());
+                sleep(REOPEN_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+                source.get_blob(&self.fill.digest, Extent::Whole).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Makes the file, and says that it is there.
+    async fn make_sink(&self, stream: &BlobStream) -> Result<Arc<Sink>, FillError> {
+        let (storage, digest, size) = (self.storage.clone(), self.fill.digest, stream.total());
+        let ingest = blocking(move || storage.ingest(&digest, size)).await?;
+        let ingest =
+            ingest.inspect_err(|error| self.metrics.storage_error(error.operation.as_str()))?;
+        let sink = Arc::new(Sink::new(ingest, digest.algorithm()));
+        let file = Arc::clone(sink.file());
+        self.fill.state.send_modify(|state| {
+            state.file = Some(file);
+            if let Some(size) = size {
+                state.plan.set_size(size);
+            }
+        });
+        Ok(sink)
+    }
+
+    /// Keeps workers at work until every byte is there.
+    async fn receive(
+        &self,
+        source: Repository,
+        stream: BlobStream,
+        sink: &Arc<Sink>,
+    ) -> Result<(), FillError> {
+        let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics);
+        let mut workers = FuturesUnordered::new();
+        workers.push(worker.work(source, Start::Stream(Box::new(stream))));
+        let mut growth = Growth::default();
+        let mut has_ranges = true;
+        let mut last = FillError::Broken;
+        let (mut measured_at, mut measured) = (Instant::now(), 0);
+        while !self.fill.plan(|plan| plan.is_complete()) {
+            if workers.is_empty() {
+                let Some(source) = self.fill.sources.next() else {
+                    return Err(last);
+                };
+                workers.push(worker.work(source, Start::Next));
+            }
+            let mut near = None;
+            tokio::select! {
+                Some(stopped) = workers.next() => match stopped? {
+                    Stopped::Idle => {}
+                    Stopped::NoRanges => has_ranges = false,
+                    // The others do without it.
+                    Stopped::Failed(..) if !workers.is_empty() => growth.stop(),
+                    Stopped::Failed(source, error) => {
+                        debug!(digest = %self.fill.digest, %source, %error, "source failed");
+                        self.fill.sources.failed(&source, error.clone());
+                        last = error.into();
+                    }
+                },
+                () = self.fill.stranded.notified(), if has_ranges => near = Some(NEAR_BYTES),
+                () = sleep_until(measured_at + MEASURE) => {
+                    let received = worker.received();
+                    let (came, elapsed) = (received - measured, measured_at.elapsed());
+                    (measured_at, measured) = (Instant::now(), received);
+                    if self.fill.plan(|plan| plan.size()).is_none() && received > UNDECLARED_BYTES_MAX {
+                        let bytes_max = UNDECLARED_BYTES_MAX;
+                        return Err(upstream::Error::TooLarge { bytes_max }.into());
+                    }
+                    if has_ranges && self.wants_more(&mut growth, workers.len(), came, elapsed)
+                        && let Some(source) = self.fill.sources.next()
+                    {
+                        workers.push(worker.work(source, Start::Next));
+                    }
+                    near = has_ranges.then(|| in_patience(came, elapsed));
+                }
+            }
+            let stranded = near.and_then(|near| self.fill.plan(|plan| plan.stranded(near)));
+            if let Some(offset) = stranded
+                && workers.len() < CONNECTIONS_MAX
+                && let Some(source) = self.fill.sources.next()
+            {
+                workers.push(worker.work(source, Start::Reader(offset)));
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_more(
+        &self,
+        growth: &mut Growth,
+        connections: usize,
+        came: u64,
+        elapsed: Duration,
+    ) -> bool {
+        let (size, left) = self.fill.plan(|plan| (plan.size(), plan.unclaimed()));
+        size.is_some_and(|size| growth.wants_more(connections, came, elapsed, size, left))
+    }
+
+    /// Every byte is there: holds them against the digest, lets the readers have the end, and publishes.
+    async fn finish(&self, sink: &Arc<Sink>, label: &str) -> Result<(), FillError> {
+        let digest = self.fill.digest;
+        let Some(Opened { size, .. }) = self.fill.opened_already() else {
+            return Err(FillError::Broken);
+        };
+        let hashed = Arc::clone(sink);
+        let found = blocking(move || hashed.digest(size)).await?;
+        let found =
+            found.inspect_err(|error| self.metrics.storage_error(error.operation.as_str()))?;
+        if found != digest {
+            warn!(%digest, %found, bytes = size, upstream = label, "wrong bytes");
+            self.metrics.digest_mismatch(label);
+            return Err(FillError::WrongDigest { found });
+        }
+        let _publishing = self.behind.under_way();
+        self.fill.end(End::Verified);
+        // The readers have what they need; whether the blob is also kept is our own affair.
+        let sink = Arc::clone(sink);
+        if let Err(error) = blocking(move || sink.publish()).await? {
+            warn!(%digest, cause = %error.cause, "the blob was not stored");
+            self.metrics.storage_error(error.operation.as_str());
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes come within [`PATIENCE`] at the rate that was measured.
+fn in_patience(came: u64, elapsed: Duration) -> u64 {
+    let parts = u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
+    let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+    came.saturating_mul(patience) / parts
+}
+
+/// Runs what blocks where that is allowed. A panic there is the end of the fill, not of the process.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FillError> {
+    spawn_blocking(work).await.map_err(|_| FillError::Broken)
+}
