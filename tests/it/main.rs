@@ -13,3 +13,8 @@ mod architecture;
 mod scripted_upstream;
 
 mod conformance;
+
+mod concurrent_pulls;
+mod upstream_failures;
+
+mod security;

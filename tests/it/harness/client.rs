@@ -170,11 +170,6 @@ impl Connection {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Closes our half.
-    pub async fn finish_writing(&mut self) {
-        let _ = self.stream.shutdown().await;
-    }
-
     /// Reads the head of the next answer that is not interim; `None` when the connection ends before.
     pub async fn pull(mut self, method: &str) -> Option<Pull> {
         loop {

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::content::{Image, Manifest, sha256};
 
 pub use answer::{Answer, Body, Declared, End};
-pub use guard::Guard;
+pub use guard::{Guard, basic};
 pub use tls::Authority;
 pub use wire::Seen;
 
