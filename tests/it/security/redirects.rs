@@ -148,7 +148,7 @@ async fn c23_a_redirect_that_leads_nowhere_is_a_502() {
 async fn c23_a_relative_location_is_meant_from_where_it_was_said() {
     let content = bytes(1, 5000);
     let digest = sha256(&content);
-    for location in ["/files/x", "../../../../files/x", "//HOST/files/x", "?x"] {
+    for location in ["/files/x", "../../../../files/x", "//HOST/files/x"] {
         let world = World::new().await;
         let location = location.replace("HOST", &world.upstream.host());
         world.upstream.put_file("/files/x", content.clone());
