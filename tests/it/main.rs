@@ -18,3 +18,5 @@ mod concurrent_pulls;
 mod upstream_failures;
 
 mod security;
+
+mod registries;

@@ -312,6 +312,16 @@ impl Mirror {
         blobs.join(algorithm).join(&hex[..2]).join(hex)
     }
 
+    /// Waits until something is stored under this digest, which happens behind the answer.
+    pub async fn wait_until_stored(&self, digest: &str) {
+        while !tokio::fs::try_exists(self.path_of(digest))
+            .await
+            .expect("a directory")
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Whether something is stored under this digest.
     pub fn has(&self, digest: &str) -> bool {
         self.path_of(digest).exists()

@@ -29,13 +29,16 @@ async fn c17_a_realm_on_another_host_is_not_asked() {
 
 #[tokio::test]
 async fn c17_a_realm_that_is_named_is_asked_with_the_credential() {
-    let registry = Upstream::start().await;
-    let elsewhere = Upstream::start_on("127.0.0.2").await;
+    let authority = Authority::new();
+    let registry = Upstream::start_tls("127.0.0.1", &authority).await;
+    let elsewhere = Upstream::start_tls("127.0.0.2", &authority).await;
     registry.put_image("team/app", "v1", &Image::new(1));
     let guard = Guard::bearer(&elsewhere.url("/token"), "x");
     guard.stand(&registry, &elsewhere, "/token");
-    let realms = format!("realms: [{:?}]", elsewhere.host());
-    let setup = Setup::new().upstream_with(REGISTRY, &registry, &realms);
+    let setup = Setup::new();
+    let ca = setup.file("ca.pem", authority.pem());
+    let keys = format!("ca: {ca:?}, realms: [{:?}]", elsewhere.host());
+    let setup = setup.upstream_with(REGISTRY, &registry, &keys);
     let mirror = setup.credentials(CREDENTIALS).start().await;
     mirror.get(MANIFEST).await.expect(200);
     let asked = elsewhere.requests("GET", "/token");

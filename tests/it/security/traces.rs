@@ -106,7 +106,8 @@ async fn c46_a_client_cannot_write_lines_of_its_own() {
         "/v2/a/manifests/%1B%5B31mforged",
         "/v2/a/manifests/v1?ns=%0Aforged",
     ] {
-        let request = Request::get(target).header("User-Agent", b"x\x1b[31m\tforged \xff\xfe");
+        let request =
+            Request::get(target).header("User-Agent", b"x\t[31m forged \xc2\x9b31m \xff\xfe");
         world.mirror.send(request).await;
     }
     let long = Request::get("/v2/").header("User-Agent", "a".repeat(7000));

@@ -244,6 +244,12 @@ impl Upstream {
         let _ = seen.wait_for(enough).await;
     }
 
+    /// Waits until `n` connections were accepted.
+    pub async fn wait_for_connections(&self, n: usize) {
+        let mut accepted = self.shared.accepted.subscribe();
+        let _ = accepted.wait_for(|accepted| *accepted >= n).await;
+    }
+
     /// Forgets the requests so far.
     pub fn forget(&self) {
         lock(&self.shared.log).clear();
