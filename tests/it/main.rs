@@ -20,3 +20,9 @@ mod upstream_failures;
 mod security;
 
 mod registries;
+
+mod freshness;
+mod headers;
+
+mod restart;
+mod shutdown;

@@ -6,83 +6,83 @@ use crate::harness::upstream::{Answer, Guard, Seen, Upstream};
 
 const REGISTRY: &str = "registry.example";
 
-/// Challenge lines; `REALM` and `HOST` stand for those of the registry, `|` parts lines.
+/// Challenge lines; `{R}` and `{H}` stand for those of the registry, `|` parts lines.
 const ZOO: &[(&str, &str)] = &[
-    ("C1", r#"Bearer realm="REALM",service="registry.docker.io""#),
+    ("C1", r#"Bearer realm="{R}",service="registry.docker.io""#),
     (
         "C2",
-        r#"Bearer realm="REALM",service="x",scope="repository:team/app:pull""#,
+        r#"Bearer realm="{R}",service="x",scope="repository:team/app:pull""#,
     ),
     (
         "C3",
-        r#"Bearer realm="REALM",service="ghcr.io",scope="repository:user/image:pull""#,
+        r#"Bearer realm="{R}",service="ghcr.io",scope="repository:user/image:pull""#,
     ),
     (
         "C4",
-        r#"Bearer realm="REALM",scope="repository:team/app:pull""#,
+        r#"Bearer realm="{R}",scope="repository:team/app:pull""#,
     ),
-    ("C5", r#"Bearer realm="REALM",service="x",scope="""#),
+    ("C5", r#"Bearer realm="{R}",service="x",scope="""#),
     (
         "C6",
-        r#"Bearer realm="REALM",service="public.ecr.aws",scope="aws""#,
+        r#"Bearer realm="{R}",service="public.ecr.aws",scope="aws""#,
     ),
     (
         "C7",
-        r#"Bearer realm="REALM",service="container_registry",scope="*",Basic realm="http://HOST/v2",service="container_registry",scope="*""#,
+        r#"Bearer realm="{R}",service="container_registry",scope="*",Basic realm="http://{H}/v2",service="container_registry",scope="*""#,
     ),
     (
         "C8",
-        r#"Negotiate|Basic realm="x"|Bearer realm="REALM",service="x""#,
+        r#"Negotiate|Basic realm="x"|Bearer realm="{R}",service="x""#,
     ),
     (
         "C9",
-        r#"Bearer realm="REALM",service="x",scope="repository:team/app:pull",error="insufficient_scope""#,
+        r#"Bearer realm="{R}",service="x",scope="repository:team/app:pull",error="insufficient_scope""#,
     ),
     (
         "C10",
-        r#"Bearer realm="REALM",service="SUSE Linux Docker Registry""#,
+        r#"Bearer realm="{R}",service="SUSE Linux Docker Registry""#,
     ),
     (
         "C11",
-        r#"Bearer realm="REALM",service="registry.aliyuncs.com:cn-hangzhou:26842""#,
+        r#"Bearer realm="{R}",service="registry.aliyuncs.com:cn-hangzhou:26842""#,
     ),
     (
         "C12",
-        r#"Bearer realm="REALM?host=x-docker.pkg.coding.net",service="docker""#,
+        r#"Bearer realm="{R}?host=x-docker.pkg.coding.net",service="docker""#,
     ),
-    ("C16", r"Bearer realm=REALM,service=gcr.io"),
-    ("C16 lower", r#"bearer realm="REALM",service="x""#),
-    ("C15 upper", r#"BEARER REALM="REALM",SERVICE="x""#),
+    ("C16", r"Bearer realm={R},service=gcr.io"),
+    ("C16 lower", r#"bearer realm="{R}",service="x""#),
+    ("C15 upper", r#"BEARER REALM="{R}",SERVICE="x""#),
     (
         "C21 commas",
-        r#"Bearer realm="REALM",service="x",scope="repository:a/b:pull,push repository:c/d:pull""#,
+        r#"Bearer realm="{R}",service="x",scope="repository:a/b:pull,push repository:c/d:pull""#,
     ),
     (
         "C21 escapes",
-        r#"Bearer realm="REALM",service="a \"quoted\" one""#,
+        r#"Bearer realm="{R}",service="a \"quoted\" one""#,
     ),
     (
         "C21 unterminated",
-        r#"Bearer realm="REALM",service="x"|Basic realm="never ends"#,
+        r#"Bearer realm="{R}",service="x"|Basic realm="never ends"#,
     ),
     ("C22", r#"Bearer realm="/token",service="x""#),
-    ("blanks", "Bearer   realm = \"REALM\" ,\t service = \"x\""),
-    ("empty elements", r#", ,Bearer realm="REALM",,service="x","#),
+    ("blanks", "Bearer   realm = \"{R}\" ,\t service = \"x\""),
+    ("empty elements", r#", ,Bearer realm="{R}",,service="x","#),
     (
         "unknown",
-        r#"Bearer realm="REALM",service="x",as_uri="x://",max-age=5,charset="UTF-8""#,
+        r#"Bearer realm="{R}",service="x",as_uri="x://",max-age=5,charset="UTF-8""#,
     ),
     (
         "twice",
-        r#"Bearer realm="REALM",realm="http://127.0.0.2:9/token",service="x""#,
+        r#"Bearer realm="{R}",realm="http://127.0.0.2:9/token",service="x""#,
     ),
     (
         "token68",
-        r#"Negotiate a87421000492aa874209af8bc028==, Bearer realm="REALM",service="x""#,
+        r#"Negotiate a87421000492aa874209af8bc028==, Bearer realm="{R}",service="x""#,
     ),
     (
         "broken line first",
-        r#"=,;"@"|Bearer realm="REALM",service="x""#,
+        r#"=,;"@"|Bearer realm="{R}",service="x""#,
     ),
 ];
 
@@ -93,8 +93,8 @@ async fn p36_challenge_zoo() {
         let image = Image::new(1);
         registry.put_image("team/app", "v1", &image);
         let text = text
-            .replace("REALM", &registry.url("/token"))
-            .replace("HOST", &registry.host());
+            .replace("{R}", &registry.url("/token"))
+            .replace("{H}", &registry.host());
         let guard = Guard::challenging(move |_| text.split('|').map(str::to_owned).collect());
         guard.stand(&registry, &registry, "/token");
         let mirror = mirror_of(REGISTRY, &registry).await;
