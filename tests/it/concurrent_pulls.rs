@@ -27,7 +27,7 @@ fn target(digest: &str) -> String {
 #[tokio::test]
 async fn sixteen_clients_cost_one_body() {
     let world = World::new().await;
-    let content = bytes(1, 8 * MIB);
+    let content = bytes(1, 2 * MIB);
     let body = Body::new(content.clone()).drip(32 * KIB);
     let target = target(&world.upstream.put_blob("team/app", body));
     let answers = join_all((0..16).map(|_| world.mirror.get(&target))).await;
@@ -78,7 +78,7 @@ async fn two_registries_that_hold_the_same_blob_cost_one_body() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_does_not_stop_the_fill() {
-    let content = bytes(1, 4 * MIB);
+    let content = bytes(1, 2 * MIB);
     // After the head, at a hundredth, at a tenth, and just before the end.
     for read in [
         0,
@@ -97,7 +97,7 @@ async fn a_client_that_hangs_up_does_not_stop_the_fill() {
         leaver.read(read).await;
         drop(leaver);
         gate.reached().await;
-        let others = join_all((0..3).map(|_| world.mirror.get(&target)));
+        let others = join_all((0..2).map(|_| world.mirror.get(&target)));
         let open = async { gate.open() };
         for answer in tokio::join!(others, open).0 {
             assert_eq!(answer.expect(200), content);
@@ -127,14 +127,14 @@ async fn a_fill_that_everybody_has_left_is_there_for_the_next() {
 async fn a_client_that_reads_a_byte_at_a_time_slows_nobody() {
     let world = World::new().await;
     // More than the sockets between the mirror and the slow client hold.
-    let content = bytes(1, 24 * MIB);
+    let content = bytes(1, 8 * MIB);
     let target = target(&world.upstream.put_blob("team/app", content.clone()));
     let slow = slow_reader(world.mirror.address, &target).await;
     let mut slow = slow.expect("an answer");
     for _ in 0..3 {
         slow.read(1).await;
     }
-    let others = join_all((0..3).map(|_| world.mirror.get(&target))).await;
+    let others = join_all((0..2).map(|_| world.mirror.get(&target))).await;
     for answer in others {
         assert_eq!(answer.expect(200), content);
     }
@@ -154,11 +154,11 @@ async fn slow_reader(address: SocketAddr, target: &str) -> Option<crate::harness
 #[tokio::test]
 async fn open_ended_ranges_that_are_dropped_cost_one_body() {
     let world = World::new().await;
-    let content = bytes(1, 8 * MIB);
+    let content = bytes(1, 4 * MIB);
     let body = Body::new(content.clone()).drip(64 * KIB);
     let digest = world.upstream.put_blob("team/app", body);
     let target = target(&digest);
-    let chunk = MIB;
+    let chunk = 512 * KIB;
     let parts = (0..content.len() / chunk).map(|n| {
         let (target, address) = (&target, world.mirror.address);
         async move {
@@ -212,6 +212,42 @@ async fn clients_of_a_cold_tag_cost_one_manifest() {
         "{:?}",
         world.upstream.log()
     );
+}
+
+/// Small ones, on several threads, that come and go while others are still looking whether they are there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_of_many_small_blobs_cost_one_body_each() {
+    let world = World::new().await;
+    let digests: Vec<_> = (0..50)
+        .map(|seed| world.upstream.put_blob("team/app", bytes(seed, 100)))
+        .collect();
+    for digest in &digests {
+        let target = target(digest);
+        let answers = join_all((0..16).map(|_| world.mirror.get(&target))).await;
+        for answer in answers {
+            answer.expect(200);
+        }
+    }
+    let gets = world.upstream.requests("GET", "*").len();
+    assert_eq!(gets, digests.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_of_many_tags_cost_one_manifest_each() {
+    let world = World::new().await;
+    let image = crate::harness::content::Image::new(1);
+    for n in 0..50 {
+        world
+            .upstream
+            .put_image("team/app", &format!("v{n}"), &image);
+        let target = format!("/v2/team/app/manifests/v{n}");
+        let answers = join_all((0..16).map(|_| world.mirror.get(&target))).await;
+        for answer in answers {
+            answer.expect(200);
+        }
+    }
+    assert_eq!(world.upstream.requests("GET", "*").len(), 50);
+    assert!(world.upstream.log().len() <= 100);
 }
 
 #[tokio::test]

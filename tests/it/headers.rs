@@ -143,8 +143,7 @@ async fn a10_7_every_answer_is_counted() {
         .get("/v2/team/app/manifests/v2")
         .await
         .expect_error(404, "MANIFEST_UNKNOWN");
-    let metrics = Request::get("/metrics").send(world.mirror.address).await;
-    let metrics = String::from_utf8(metrics.expect(200).to_vec()).expect("text");
+    let metrics = world.mirror.metrics().await;
     for result in ["hit", "miss", "error"] {
         let line = format!(
             r#"entrepot_requests_total{{upstream="registry.example",kind="tag",result="{result}"}} 1"#

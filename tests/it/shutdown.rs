@@ -108,15 +108,15 @@ async fn f16_clients_that_leave_leave_nothing_behind() {
         }
     }
     // The one that asks is the last.
-    while !metrics(&world).await.contains("\nentrepot_connections 1\n") {}
+    while !world
+        .mirror
+        .metrics()
+        .await
+        .contains("\nentrepot_connections 1\n")
+    {}
+    let metrics = world.mirror.metrics().await;
     assert!(
-        metrics(&world)
-            .await
-            .contains("\nentrepot_inflight_fills 0\n")
+        metrics.contains("\nentrepot_inflight_fills 0\n"),
+        "{metrics}"
     );
-}
-
-async fn metrics(world: &World) -> String {
-    let answer = Request::get("/metrics").send(world.mirror.address).await;
-    String::from_utf8(answer.expect(200).to_vec()).expect("text")
 }

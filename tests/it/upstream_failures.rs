@@ -93,14 +93,14 @@ async fn the_right_blob_later_is_served() {
 
 #[tokio::test]
 async fn a_body_that_is_cut_is_resumed() {
-    let content = bytes(1, 4 * MIB);
+    let content = bytes(1, 2 * MIB);
     for end in [End::Fin, End::Rst] {
-        for at in [1, 100 * KIB, 2 * MIB, content.len() - 1] {
+        for at in [1, MIB, content.len() - 1] {
             let world = World::new().await;
             let body = Body::new(content.clone()).cut_at(at, end, 1);
             let digest = world.upstream.put_blob("team/app", body);
             let target = target(&digest);
-            let answers = join_all((0..3).map(|_| world.mirror.get(&target))).await;
+            let answers = join_all((0..2).map(|_| world.mirror.get(&target))).await;
             for answer in answers {
                 assert_eq!(answer.expect(200), content, "{end:?} at {at}");
             }

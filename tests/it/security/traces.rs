@@ -145,8 +145,7 @@ async fn c47_the_metrics_have_no_words_of_clients() {
         .get("/v2/team/app/manifests/v1")
         .await
         .expect(200);
-    let metrics = Request::get("/metrics").send(world.mirror.address).await;
-    let metrics = String::from_utf8(metrics.expect(200).to_vec()).expect("text");
+    let metrics = world.mirror.metrics().await;
     assert!(metrics.contains("entrepot_"), "{metrics}");
     for word in ["words-", "tag-", "10.0.0.", &digest] {
         assert!(!metrics.contains(word), "{word} in {metrics}");
