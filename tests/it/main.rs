@@ -13,3 +13,16 @@ mod architecture;
 mod scripted_upstream;
 
 mod conformance;
+
+mod concurrent_pulls;
+mod upstream_failures;
+
+mod security;
+
+mod registries;
+
+mod freshness;
+mod headers;
+
+mod restart;
+mod shutdown;

@@ -96,7 +96,7 @@ async fn a_raw_answer_is_sent_as_it_is_and_the_connection_ends() {
     upstream.answer("/v2/a/*", Answer::raw("HTTP/1.1 200 OK\r\n"));
     let mut connection = Connection::open(address(&upstream)).await;
     connection.write(&Request::get("/v2/a/x").to_bytes()).await;
-    assert_eq!(connection.read_to_end().await, b"HTTP/1.1 200 OK\r\n");
+    assert_eq!(connection.read_to_end().await, "HTTP/1.1 200 OK\r\n");
 }
 
 #[tokio::test]

@@ -84,9 +84,9 @@ async fn a9_no_continue_is_sent_for_a_write() {
     let mut connection = Connection::open(world.mirror.address).await;
     let request = Request::new("POST", "/v2/team/app/blobs/uploads/")
         .header("Content-Length", "1000")
-        .header("Expect", "100-continue");
+        .header("Expect", "100-continue")
+        .header("Connection", "close");
     connection.write(&request.to_bytes()).await;
-    connection.finish_writing().await;
     let answer = connection.read_to_end().await;
     assert!(
         answer.starts_with(b"HTTP/1.1 405"),
@@ -100,18 +100,24 @@ async fn a9_the_body_of_a_write_is_never_taken_for_a_request() {
     let world = World::new().await;
     let mut connection = Connection::open(world.mirror.address).await;
     let hidden = Request::get("/v2/team/app/manifests/hidden").to_bytes();
-    let request = Request::new("PUT", "/v2/team/app/manifests/v1")
+    let write = Request::new("PUT", "/v2/team/app/manifests/v1")
         .header("Content-Length", hidden.len().to_string());
-    connection
-        .write(&[request.to_bytes(), hidden].concat())
-        .await;
-    connection.finish_writing().await;
+    let next = Request::get("/v2/").header("Connection", "close");
+    let all = [write.to_bytes(), hidden, next.to_bytes()].concat();
+    connection.write(&all).await;
     let answers = connection.read_to_end().await;
-    let n_answers = answers
-        .windows(8)
-        .filter(|eight| eight == b"HTTP/1.1")
-        .count();
-    assert_eq!(n_answers, 1, "{}", answers.escape_ascii());
+    let statuses: Vec<_> = answers
+        .windows(12)
+        .filter(|twelve| twelve.starts_with(b"HTTP/1.1 "))
+        .map(|twelve| &twelve[9..])
+        .collect();
+    // The body was skipped, or the connection closed over it.
+    let skipped = statuses == [b"405", b"200"];
+    assert!(
+        skipped || statuses == [b"405"],
+        "{}",
+        answers.escape_ascii()
+    );
     assert_eq!(world.upstream.connections(), 0);
 }
 

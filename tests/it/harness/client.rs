@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -144,7 +144,7 @@ impl Answer {
 pub struct Connection {
     stream: TcpStream,
     /// What was read and not yet used.
-    buffer: Vec<u8>,
+    buffer: BytesMut,
 }
 
 impl Connection {
@@ -152,7 +152,7 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("it listens");
         stream.set_nodelay(true).expect("a socket");
-        let buffer = Vec::new();
+        let buffer = BytesMut::new();
         Self { stream, buffer }
     }
 
@@ -161,18 +161,13 @@ impl Connection {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a socket");
         let stream = socket.connect(address).await.expect("it listens");
-        let buffer = Vec::new();
+        let buffer = BytesMut::new();
         Self { stream, buffer }
     }
 
     /// Sends some bytes; the other side may have closed already.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
-    }
-
-    /// Closes our half.
-    pub async fn finish_writing(&mut self) {
-        let _ = self.stream.shutdown().await;
     }
 
     /// Reads the head of the next answer that is not interim; `None` when the connection ends before.
@@ -194,7 +189,7 @@ impl Connection {
                 return None;
             }
         };
-        let head: Vec<u8> = self.buffer.drain(..end).collect();
+        let head = self.buffer.split_to(end).to_vec();
         let head = String::from_utf8(head).expect("a head of the mirror is text");
         let mut lines = head.trim_end().split("\r\n");
         let status_line = lines.next().unwrap_or_default();
@@ -207,9 +202,9 @@ impl Connection {
     }
 
     /// Reads until the other side closes or resets; gives what came.
-    pub async fn read_to_end(mut self) -> Vec<u8> {
+    pub async fn read_to_end(mut self) -> Bytes {
         while let Ok(1..) = self.more().await {}
-        self.buffer
+        self.buffer.freeze()
     }
 
     async fn more(&mut self) -> io::Result<usize> {
@@ -261,7 +256,7 @@ impl Pull {
         }
         let n = n.min(self.connection.buffer.len());
         self.left = self.left.map(|left| left.saturating_sub(n as u64));
-        self.connection.buffer.drain(..n).collect()
+        self.connection.buffer.split_to(n).freeze()
     }
 
     /// Reads the rest of the body.
@@ -289,7 +284,7 @@ impl Pull {
         let answer = Answer {
             status: self.status,
             headers: self.headers,
-            body: connection.buffer.drain(..n).collect(),
+            body: connection.buffer.split_to(n).freeze(),
             ending,
         };
         (answer, self.connection)

@@ -222,6 +222,12 @@ impl Mirror {
         self.send(Request::head(target)).await
     }
 
+    /// What `/metrics` says.
+    pub async fn metrics(&self) -> String {
+        let page = Request::get("/metrics").send(self.address).await;
+        String::from_utf8(page.expect(200).to_vec()).expect("text")
+    }
+
     /// The whole answer to a request. It has what every answer must have, or the test fails.
     pub async fn send(&self, request: Request) -> Answer {
         let (method, target) = (request.method().to_owned(), request.target().to_owned());
@@ -310,6 +316,18 @@ impl Mirror {
         let (algorithm, hex) = digest.split_once(':').expect("a digest");
         let blobs = self.directory.path().join("v1/blobs");
         blobs.join(algorithm).join(&hex[..2]).join(hex)
+    }
+
+    /// Waits until something is stored under this digest and nothing else is under way: that goes on behind answers.
+    pub async fn wait_until_stored(&self, digest: &str) {
+        while !self.has(digest)
+            || !self
+                .metrics()
+                .await
+                .contains("\nentrepot_inflight_fills 0\n")
+        {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Whether something is stored under this digest.

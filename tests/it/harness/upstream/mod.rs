@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::content::{Image, Manifest, sha256};
 
 pub use answer::{Answer, Body, Declared, End};
-pub use guard::Guard;
+pub use guard::{Guard, basic};
 pub use tls::Authority;
 pub use wire::Seen;
 
@@ -242,6 +242,12 @@ impl Upstream {
         let enough = |_: &usize| self.requests(method, path).len() >= n;
         // The sender lives as long as `self`.
         let _ = seen.wait_for(enough).await;
+    }
+
+    /// Waits until `n` connections were accepted.
+    pub async fn wait_for_connections(&self, n: usize) {
+        let mut accepted = self.shared.accepted.subscribe();
+        let _ = accepted.wait_for(|accepted| *accepted >= n).await;
     }
 
     /// Forgets the requests so far.

@@ -1,0 +1,16 @@
+//! Bad input, by the numbers of security.md. What is wrong with a request is said before anything is done: no
+//! connection to an upstream, no file touched.
+
+mod hosts;
+mod input;
+mod namespaces;
+
+mod framing;
+
+mod credentials;
+mod redirects;
+mod tokens;
+
+mod hostile_upstream;
+
+mod traces;
