@@ -28,7 +28,7 @@ fn assert_manifest(directory: &Path, digest: &str) {
 }
 
 fn assert_blobs(directory: &Path, image: &Image) {
-    for digest in image.blobs() {
+    for (digest, _) in image.blobs() {
         assert_eq!(
             digest::of_file(&directory.join(digest::hex(digest))),
             digest

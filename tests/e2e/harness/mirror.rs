@@ -7,6 +7,9 @@ use std::process::{Command, ExitStatus};
 use super::digest;
 use super::process::{Daemon, accepts, command, free_port, outcome};
 
+/// The built binary.
+const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
+
 /// A running mirror.
 pub(crate) struct Mirror {
     daemon: Daemon,
@@ -34,12 +37,13 @@ impl Mirror {
     fn with(directory: &Path, options: &[String]) -> Self {
         let port = free_port();
         let cache = directory.join("cache");
-        let mut arguments = binary();
-        arguments
+        let mut command = Command::new(BINARY);
+        command
+            .env_clear()
             .arg(format!("--cache-dir={}", cache.display()))
             .arg(format!("--port={port}"))
             .args(options);
-        let mut daemon = Daemon::start("mirror", &mut arguments, directory);
+        let mut daemon = Daemon::start("mirror", &mut command, directory);
         daemon.wait_until(|| accepts(port) && is_ready(port));
         Self {
             daemon,
@@ -90,9 +94,9 @@ impl Mirror {
     }
 }
 
-/// The built binary, with an environment that holds none of its variables.
-pub(crate) fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_entrepot"));
+/// The built binary for a run that ends by itself, with an environment that holds none of its variables.
+pub(crate) fn entrepot() -> Command {
+    let mut command = command(BINARY);
     command.env_clear();
     command
 }

@@ -121,10 +121,12 @@ fn asked(line: &str) -> Option<Asked> {
     })
 }
 
-/// How many of `asked` fetched the blob `digest` with its body.
-pub(crate) fn blob_fetches(asked: &[Asked], digest: &str) -> usize {
+/// Bytes of the blob `digest` that went out. As many as the blob has: it was fetched once.
+pub(crate) fn blob_bytes(asked: &[Asked], digest: &str) -> u64 {
+    let blob = format!("/blobs/{digest}");
     asked
         .iter()
-        .filter(|asked| asked.method == "GET" && asked.target.contains(&format!("/blobs/{digest}")))
-        .count()
+        .filter(|asked| asked.method == "GET" && asked.target.contains(&blob))
+        .map(|asked| asked.body_bytes)
+        .sum()
 }
