@@ -201,6 +201,6 @@ fn every_flag_is_also_a_variable() {
 #[test]
 fn sigterm_ends_an_idle_mirror_with_0() {
     let directory = tempfile::tempdir().unwrap();
-    let mut mirror = Mirror::idle(directory.path());
+    let mut mirror = Mirror::start(directory.path(), &[]);
     assert_eq!(mirror.stop().code(), Some(0));
 }
