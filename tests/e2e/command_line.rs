@@ -7,7 +7,7 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use crate::harness::mirror::{Mirror, binary};
+use crate::harness::mirror::{Mirror, entrepot};
 use crate::harness::process::outcome;
 
 /// What the user asked for cannot be: `EX_USAGE` of `sysexits.h`.
@@ -17,8 +17,8 @@ const USAGE: i32 = 64;
 pub(crate) const FAILURE: i32 = 1;
 
 /// Runs the binary with `arguments`, which must make it end by itself.
-fn entrepot<const N: usize>(arguments: [&str; N]) -> Output {
-    outcome(binary().args(arguments))
+fn run<const N: usize>(arguments: [&str; N]) -> Output {
+    outcome(entrepot().args(arguments))
 }
 
 /// `output` ended with `status`, and said each of `words` on standard error.
@@ -45,7 +45,7 @@ fn text(path: &Path) -> &str {
 #[test]
 fn version_names_the_program_and_its_version() {
     for flag in ["--version", "-v"] {
-        let output = entrepot([flag]);
+        let output = run([flag]);
         assert_eq!(output.status.code(), Some(0));
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said, concat!("entrepot ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -54,7 +54,7 @@ fn version_names_the_program_and_its_version() {
 
 #[test]
 fn help_names_every_flag() {
-    let output = entrepot(["--help"]);
+    let output = run(["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let said = String::from_utf8(output.stdout).unwrap();
     for flag in [
@@ -79,41 +79,41 @@ fn help_names_every_flag() {
 #[test]
 fn a_bad_flag_is_named_and_ends_with_64() {
     assert_refused(
-        &entrepot(["--cache-directory=/tmp"]),
+        &run(["--cache-directory=/tmp"]),
         USAGE,
         &["--cache-directory", "--help"],
     );
-    assert_refused(&entrepot(["--port=http"]), USAGE, &["--port", "http"]);
-    assert_refused(&entrepot(["--port=65536"]), USAGE, &["--port", "65536"]);
+    assert_refused(&run(["--port=http"]), USAGE, &["--port", "http"]);
+    assert_refused(&run(["--port=65536"]), USAGE, &["--port", "65536"]);
     assert_refused(
-        &entrepot(["--cache-manifests=maybe"]),
+        &run(["--cache-manifests=maybe"]),
         USAGE,
         &["--cache-manifests", "maybe"],
     );
     assert_refused(
-        &entrepot(["--log-format=xml"]),
+        &run(["--log-format=xml"]),
         USAGE,
         &["--log-format", "xml", "json"],
     );
-    assert_refused(&entrepot(["--ignore=["]), USAGE, &["ignore", "["]);
+    assert_refused(&run(["--ignore=["]), USAGE, &["ignore", "["]);
     assert_refused(
-        &entrepot(["--upstream=registry.example.test"]),
+        &run(["--upstream=registry.example.test"]),
         USAGE,
         &["--upstream"],
     );
     assert_refused(
-        &entrepot(["--upstream=registry.example.test=ftp://127.0.0.1"]),
+        &run(["--upstream=registry.example.test=ftp://127.0.0.1"]),
         USAGE,
         &["ftp"],
     );
-    assert_refused(&entrepot(["pull"]), USAGE, &["pull"]);
+    assert_refused(&run(["pull"]), USAGE, &["pull"]);
 }
 
 #[test]
 fn a_credentials_file_that_cannot_be_read_is_named_and_ends_with_64() {
     let directory = tempfile::tempdir().unwrap();
     let absent = directory.path().join("absent.yaml");
-    let output = entrepot(["--creds-file", text(&absent)]);
+    let output = run(["--creds-file", text(&absent)]);
     assert_refused(&output, USAGE, &[text(&absent)]);
 }
 
@@ -123,7 +123,7 @@ fn a_malformed_credentials_file_is_refused_with_line_and_key_but_without_its_sec
         "credentials.yaml",
         "ghcr.io:\n  username: somebody\n  pasword: correct-horse\n",
     );
-    let output = entrepot(["--creds-file", text(&credentials)]);
+    let output = run(["--creds-file", text(&credentials)]);
     assert_refused(
         &output,
         USAGE,
@@ -141,7 +141,7 @@ fn check_config_accepts_a_good_file_without_opening_a_port() {
         &format!("listen:\n  - address: \"[::]:{port}\"\nunknown_namespaces: deny\n"),
     );
     let cache = directory.path().join("cache");
-    let output = entrepot([
+    let output = run([
         "--check-config",
         "--config",
         text(&configuration),
@@ -167,7 +167,7 @@ fn check_config_lists_every_problem_with_its_line_and_ends_with_64() {
         &["--check-config", "--config", text(&configuration)][..],
         &["--config", text(&configuration)][..],
     ] {
-        let output = outcome(binary().args(arguments));
+        let output = outcome(entrepot().args(arguments));
         let at = |line: u32| format!("{}:{line}:", text(&configuration));
         let places = [at(1), at(3), at(4)];
         assert_refused(&output, USAGE, &places.each_ref().map(String::as_str));
@@ -179,7 +179,7 @@ fn check_config_lists_every_problem_with_its_line_and_ends_with_64() {
 fn a_cache_directory_below_a_file_is_named_and_ends_with_1() {
     let (_directory, path) = file("file", "");
     let cache = path.join("cache");
-    let output = entrepot(["--port=0", "--cache-dir", text(&cache)]);
+    let output = run(["--port=0", "--cache-dir", text(&cache)]);
     assert_refused(&output, FAILURE, &[text(&cache)]);
 }
 
@@ -188,19 +188,19 @@ fn a_port_in_use_is_named_and_ends_with_1() {
     let taken = TcpListener::bind("[::]:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let directory = tempfile::tempdir().unwrap();
-    let output = entrepot(["--port", &port, "--cache-dir", text(directory.path())]);
-    assert_refused(&output, FAILURE, &[&port, "in use"]);
+    let output = run(["--port", &port, "--cache-dir", text(directory.path())]);
+    assert_refused(&output, FAILURE, &[&format!("[::]:{port}")]);
 }
 
 #[test]
 fn every_flag_is_also_a_variable() {
-    let output = outcome(binary().env("ENTREPOT_PORT", "http"));
+    let output = outcome(entrepot().env("ENTREPOT_PORT", "http"));
     assert_refused(&output, USAGE, &["http"]);
 }
 
 #[test]
 fn sigterm_ends_an_idle_mirror_with_0() {
     let directory = tempfile::tempdir().unwrap();
-    let mut mirror = Mirror::idle(directory.path());
+    let mut mirror = Mirror::start(directory.path(), &[]);
     assert_eq!(mirror.stop().code(), Some(0));
 }

@@ -16,8 +16,10 @@ mod harness;
 mod rig;
 
 mod command_line;
-mod restart;
 
 mod skopeo;
+
+mod credentials;
+mod restart;
 
 mod as_root;

@@ -1,4 +1,4 @@
-//! What a mirror leaves behind when it is killed or asked to end in the middle of its work.
+//! What a mirror leaves behind when it is killed or asked to end, and what becomes of it when its cache is taken away.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use crate::harness::images::Layer;
 use crate::harness::mirror::Mirror;
 use crate::harness::process::{Daemon, command, run};
 use crate::harness::upstream::{EXAMPLE, Upstream};
+use crate::skopeo;
 
 /// A mirror whose upstream stops in the middle of the large layer, and a client that is waiting for the rest.
 struct Interrupted {
@@ -21,11 +22,7 @@ impl Interrupted {
     /// Starts the download and waits until `upstream_bytes` have come.
     fn start(directory: &Path, upstream: &Upstream, upstream_bytes: u64) -> Self {
         let gate = Gate::start(upstream.example().port(), upstream_bytes);
-        let mirror = Mirror::start(
-            directory,
-            &[(EXAMPLE, gate.url())],
-            &upstream.certificates.authority,
-        );
+        let mirror = Mirror::start(directory, &upstream.flags_for_example_at(&gate.url()));
         let received = directory.join("received");
         let layer = &upstream.catalogue.large.image.layers[0];
         let client = Daemon::start(
@@ -90,4 +87,42 @@ fn sigterm_lets_a_running_download_finish() {
     assert!(interrupted.client.wait().success());
     assert_eq!(digest::of_file(&interrupted.received), layer.digest);
     assert_eq!(interrupted.mirror.stop().code(), Some(0));
+}
+
+#[test]
+fn a_restarted_mirror_serves_what_it_had_with_the_upstream_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::start(directory.path());
+    let catalogue = upstream.catalogue.clone();
+    let pull = |mirror: &Mirror| {
+        let target = tempfile::tempdir_in(directory.path()).unwrap();
+        skopeo::copy(
+            &format!("{}/{EXAMPLE}/{}", mirror.host(), catalogue.oci.name),
+            target.path(),
+        );
+        skopeo::assert_image(target.path(), &catalogue.oci.image);
+    };
+    let mut first = upstream.mirror(directory.path());
+    pull(&first);
+    first.stop();
+    upstream.stop();
+    pull(&upstream.mirror(directory.path()));
+}
+
+#[test]
+fn a_cache_emptied_by_hand_costs_misses_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(directory.path());
+    let mirror = upstream.mirror(directory.path());
+    let tagged = &upstream.catalogue.docker;
+    for _ in 0..2 {
+        let target = tempfile::tempdir_in(directory.path()).unwrap();
+        skopeo::copy(
+            &format!("{}/{EXAMPLE}/{}", mirror.host(), tagged.name),
+            target.path(),
+        );
+        skopeo::assert_image(target.path(), &tagged.image);
+        assert_ne!(mirror.stored_blobs(), Vec::<String>::new());
+        mirror.empty_cache();
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::digest;
 use crate::harness::process::{command, run};
-use crate::harness::registry::blob_fetches;
+use crate::harness::registry::blob_bytes;
 use crate::harness::upstream::Upstream;
 
 #[test]
@@ -53,6 +53,6 @@ fn the_upstream_serves_every_image_to_skopeo_directly() {
     );
 
     let asked = upstream.stop();
-    assert_eq!(blob_fetches(&asked.example, &layer.digest), 1);
+    assert_eq!(blob_bytes(&asked.example, &layer.digest), layer.size);
     assert_eq!(asked.hub, []);
 }

@@ -2,15 +2,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::digest;
 use crate::harness::images::Image;
 use crate::harness::process::{command, run};
 use crate::harness::upstream::{EXAMPLE, Upstream};
 
-/// Copies `name` into the new directory `target`: manifests and blobs as they came.
-fn copy(name: &str, target: &Path) {
-    run(command("skopeo")
+/// Copies `name` into the directory `target`: manifests and blobs as they came.
+pub(crate) fn copy(name: &str, target: &Path) {
+    run(&mut copying(name, target));
+}
+
+/// The command that copies, for when it is to fail.
+pub(crate) fn copying(name: &str, target: &Path) -> Command {
+    let mut command = command("skopeo");
+    command
         .args([
             "--insecure-policy",
             "copy",
@@ -20,7 +27,14 @@ fn copy(name: &str, target: &Path) {
         ])
         .arg("--src-tls-verify=false")
         .arg(format!("docker://{name}"))
-        .arg(format!("dir:{}", target.display())));
+        .arg(format!("dir:{}", target.display()));
+    command
+}
+
+/// `directory` holds `image`, and every byte is right.
+pub(crate) fn assert_image(directory: &Path, image: &Image) {
+    assert_manifest(directory, &image.digest);
+    assert_blobs(directory, image);
 }
 
 fn assert_manifest(directory: &Path, digest: &str) {
@@ -28,7 +42,7 @@ fn assert_manifest(directory: &Path, digest: &str) {
 }
 
 fn assert_blobs(directory: &Path, image: &Image) {
-    for digest in image.blobs() {
+    for (digest, _) in image.blobs() {
         assert_eq!(
             digest::of_file(&directory.join(digest::hex(digest))),
             digest
@@ -59,12 +73,10 @@ fn images_and_artifacts_come_by_path_cold_and_with_the_upstream_stopped() {
         }
         for tagged in [&catalogue.oci, &catalogue.docker, &catalogue.large] {
             let single = copied(&format!("{EXAMPLE}/{}", tagged.name));
-            assert_manifest(&single, &tagged.image.digest);
-            assert_blobs(&single, &tagged.image);
+            assert_image(&single, &tagged.image);
         }
         let official = copied("docker.io/official:1.0");
-        assert_manifest(&official, &catalogue.official.image.digest);
-        assert_blobs(&official, &catalogue.official.image);
+        assert_image(&official, &catalogue.official.image);
 
         let statement = copied(&format!("{EXAMPLE}/{}", catalogue.statement.name));
         assert_manifest(&statement, &catalogue.statement.digest);

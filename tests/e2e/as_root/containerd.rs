@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use crate::harness::digest;
 use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
-use crate::harness::process::{Daemon, command, in_own_mounts, outcome, run};
-use crate::harness::registry::blob_fetches;
+use crate::harness::process::{Daemon, command, daemon_with_own_mounts, outcome, run};
+use crate::harness::registry::blob_bytes;
 use crate::harness::upstream::{EXAMPLE, HUB, Upstream};
 
 /// A containerd with an empty store, whose `_default/hosts.toml` names one mirror.
@@ -31,7 +31,7 @@ impl Containerd {
 
         let configuration = directory.path().join("config.toml");
         fs::write(&configuration, configured(directory.path())).unwrap();
-        let mut command = in_own_mounts("containerd");
+        let mut command = daemon_with_own_mounts("containerd");
         command.arg("--config").arg(configuration);
         let mut daemon = Daemon::start("containerd", &mut command, directory.path());
         let address = directory.path().join("containerd.sock");
@@ -99,7 +99,8 @@ impl Containerd {
 
     /// The store holds manifest, configuration and layers of `image`, and every byte is right.
     fn assert_holds(&self, image: &Image) {
-        for digest in image.blobs().chain([image.digest.as_str()]) {
+        self.assert_holds_blob(&image.digest);
+        for (digest, _) in image.blobs() {
             self.assert_holds_blob(digest);
         }
     }
@@ -176,10 +177,10 @@ fn the_first_pull_fetches_each_blob_once_and_the_second_asks_nobody() {
     };
     pull();
     let first = upstream.restart();
-    for digest in catalogue.multi.images.iter().flat_map(Image::blobs) {
+    for (digest, size) in catalogue.multi.images.iter().flat_map(Image::blobs) {
         assert_eq!(
-            blob_fetches(&first.example, digest),
-            1,
+            blob_bytes(&first.example, digest),
+            size,
             "{digest}: {:#?}",
             first.example
         );
@@ -212,6 +213,8 @@ fn every_image_is_pulled_again_with_the_upstream_stopped() {
     pull();
     let asked = upstream.stop();
     assert_ne!(asked.hub, [], "Docker Hub's images come from Docker Hub");
+    let layer = &catalogue.large.image.layers[0];
+    assert_eq!(blob_bytes(&asked.example, &layer.digest), layer.size);
     pull();
 }
 

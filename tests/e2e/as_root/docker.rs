@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::harness::catalogue::Catalogue;
 use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
-use crate::harness::process::{Daemon, command, in_own_mounts, outcome, run};
+use crate::harness::process::{Daemon, command, daemon_with_own_mounts, outcome, run};
 use crate::harness::unpacked;
 use crate::harness::upstream::Upstream;
 
@@ -24,7 +24,7 @@ impl Docker {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name).into_os_string();
         fs::write(at("daemon.json"), configuration.to_string()).unwrap();
-        let mut command = in_own_mounts("dockerd");
+        let mut command = daemon_with_own_mounts("dockerd");
         command
             .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
             .arg("--config-file")

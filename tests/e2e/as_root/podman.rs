@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
-use crate::harness::process::{in_own_mounts, outcome, run};
+use crate::harness::process::{command_with_own_mounts, outcome, run};
 use crate::harness::unpacked;
 use crate::harness::upstream::{EXAMPLE, Upstream};
 
@@ -40,7 +40,7 @@ impl Podman {
     }
 
     fn command(&self) -> std::process::Command {
-        let mut command = in_own_mounts("podman");
+        let mut command = command_with_own_mounts("podman");
         command
             .env("CONTAINERS_REGISTRIES_CONF", self.path("registries.conf"))
             .arg("--root")

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::certificates::Certificates;
 use super::images::{Builder, DOCKER, Image, OCI, native_architecture};
 use super::process::{command, run};
-use super::registry::Registry;
+use super::registry::{Audience, Registry};
 
 /// Goes up when what is made below changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const MIB: u64 = 1 << 20;
 
@@ -109,7 +109,13 @@ fn make(directory: &Path) {
     let scratch = tempfile::tempdir_in(directory).unwrap();
     let certificates = Certificates::make(scratch.path());
     let storage = directory.join("storage");
-    let mut registry = Registry::writable(scratch.path(), &storage, &certificates);
+    let mut registry = Registry::start(
+        "registry",
+        scratch.path(),
+        &storage,
+        &certificates,
+        &Audience::Makers,
+    );
     let shop = Shop {
         registry: &registry,
         certificates: &certificates,

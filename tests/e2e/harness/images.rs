@@ -59,15 +59,19 @@ pub(crate) struct Image {
     /// Digest of the configuration, which most clients call the id of the image.
     pub(crate) config: String,
     pub(crate) layers: Vec<Layer>,
+    config_size: u64,
     media_type: String,
     size: u64,
 }
 
 impl Image {
-    /// Digests of the configuration and the layers.
-    pub(crate) fn blobs(&self) -> impl Iterator<Item = &str> {
-        let layers = self.layers.iter().map(|layer| layer.digest.as_str());
-        std::iter::once(self.config.as_str()).chain(layers)
+    /// Digest and size of the configuration and of the layers.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = (&str, u64)> {
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| (layer.digest.as_str(), layer.size));
+        std::iter::once((self.config.as_str(), self.config_size)).chain(layers)
     }
 }
 
@@ -147,6 +151,7 @@ impl Builder {
             digest,
             config: config_digest,
             layers: layers.to_vec(),
+            config_size: config.len() as u64,
             media_type: family.manifest.to_owned(),
             size: manifest.len() as u64,
         }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use super::digest;
-use super::process::{Daemon, accepts, command, free_port, outcome};
+use super::process::{Daemon, accepts, command, free_port, outcome, run};
+
+/// The built binary.
+const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
 
 /// A running mirror.
 pub(crate) struct Mirror {
@@ -15,31 +18,17 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    /// Starts the mirror with its cache below `directory`. A second one there finds what the first has left.
-    pub(crate) fn start(directory: &Path, endpoints: &[(&str, String)], authority: &Path) -> Self {
-        let mut options = vec![format!("--upstream-ca={}", authority.display())];
-        options.extend(
-            endpoints
-                .iter()
-                .map(|(name, url)| format!("--upstream={name}={url}")),
-        );
-        Self::with(directory, &options)
-    }
-
-    /// Starts a mirror that has no upstream of its own.
-    pub(crate) fn idle(directory: &Path) -> Self {
-        Self::with(directory, &[])
-    }
-
-    fn with(directory: &Path, options: &[String]) -> Self {
+    /// Starts the mirror with `flags` and its cache below `directory`. A second one there finds what the first has left.
+    pub(crate) fn start(directory: &Path, flags: &[String]) -> Self {
         let port = free_port();
         let cache = directory.join("cache");
-        let mut arguments = binary();
-        arguments
+        let mut command = Command::new(BINARY);
+        command
+            .env_clear()
             .arg(format!("--cache-dir={}", cache.display()))
             .arg(format!("--port={port}"))
-            .args(options);
-        let mut daemon = Daemon::start("mirror", &mut arguments, directory);
+            .args(flags);
+        let mut daemon = Daemon::start("mirror", &mut command, directory);
         daemon.wait_until(|| accepts(port) && is_ready(port));
         Self {
             daemon,
@@ -55,6 +44,18 @@ impl Mirror {
 
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// All the mirror has written.
+    pub(crate) fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// Removes everything from the cache directory, as an administrator short of space may at any time.
+    pub(crate) fn empty_cache(&self) {
+        run(command("find")
+            .arg(&self.cache)
+            .args(["-mindepth", "1", "-delete"]));
     }
 
     /// SIGTERM, without waiting for what follows.
@@ -90,9 +91,9 @@ impl Mirror {
     }
 }
 
-/// The built binary, with an environment that holds none of its variables.
-pub(crate) fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_entrepot"));
+/// The built binary for a run that ends by itself, with an environment that holds none of its variables.
+pub(crate) fn entrepot() -> Command {
+    let mut command = command(BINARY);
     command.env_clear();
     command
 }

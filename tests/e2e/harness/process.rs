@@ -22,6 +22,9 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 /// Pause between two looks at a foreign process, which has no way to tell us that it is ready or gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// What `unshare` is told before it becomes the program proper.
+const OWN_MOUNTS: [&str; 4] = ["--mount", "--propagation", "private", "--"];
+
 /// Lines of a daemon's log that a failure shows.
 const LOG_LINES_SHOWN: usize = 40;
 
@@ -145,10 +148,17 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A command whose mounts are its own: none is left when it ends, however it ends.
-pub(crate) fn in_own_mounts(program: &str) -> Command {
+/// A command bounded in time whose mounts are its own: none is left when it ends, however it ends.
+pub(crate) fn command_with_own_mounts(program: &str) -> Command {
+    let mut command = command("unshare");
+    command.args(OWN_MOUNTS).arg(program);
+    command
+}
+
+/// A daemon's command whose mounts are its own, as above.
+pub(crate) fn daemon_with_own_mounts(program: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--", program]);
+    command.args(OWN_MOUNTS).arg(program);
     command
 }
 

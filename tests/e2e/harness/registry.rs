@@ -25,42 +25,42 @@ pub(crate) struct Asked {
     pub(crate) body_bytes: u64,
 }
 
+/// Whom a registry serves.
+pub(crate) enum Audience {
+    /// Anybody, pushes included.
+    Makers,
+    /// Anybody who pulls. Registries like this may share a storage.
+    Readers,
+    /// Whoever is in this file of Apache's `htpasswd` format, to pull.
+    Members(PathBuf),
+}
+
 impl Registry {
-    /// A registry that accepts pushes into `storage`.
-    pub(crate) fn writable(directory: &Path, storage: &Path, certificates: &Certificates) -> Self {
-        Self::start("registry", directory, storage, certificates, false)
-    }
-
-    /// A registry that serves `storage`, which it may share with others, and takes nothing.
-    pub(crate) fn read_only(
+    /// Starts a registry over `storage`.
+    pub(crate) fn start(
         name: &str,
         directory: &Path,
         storage: &Path,
         certificates: &Certificates,
-    ) -> Self {
-        Self::start(name, directory, storage, certificates, true)
-    }
-
-    fn start(
-        name: &str,
-        directory: &Path,
-        storage: &Path,
-        certificates: &Certificates,
-        read_only: bool,
+        audience: &Audience,
     ) -> Self {
         let port = free_port();
-        let configuration = serde_json::json!({
+        let mut configuration = serde_json::json!({
             "version": "0.1",
             "log": { "level": "warn", "accesslog": { "disabled": false } },
             "storage": {
                 "filesystem": { "rootdirectory": storage },
-                "maintenance": { "readonly": { "enabled": read_only } },
+                "maintenance": { "readonly": { "enabled": !matches!(audience, Audience::Makers) } },
             },
             "http": {
                 "addr": format!("127.0.0.1:{port}"),
                 "tls": { "certificate": certificates.certificate, "key": certificates.key },
             },
         });
+        if let Audience::Members(file) = audience {
+            configuration["auth"] =
+                serde_json::json!({ "htpasswd": { "realm": "members", "path": file } });
+        }
         let file = directory.join(format!("{name}.yml"));
         fs::write(&file, configuration.to_string()).unwrap();
 
@@ -121,10 +121,12 @@ fn asked(line: &str) -> Option<Asked> {
     })
 }
 
-/// How many of `asked` fetched the blob `digest` with its body.
-pub(crate) fn blob_fetches(asked: &[Asked], digest: &str) -> usize {
+/// Bytes of the blob `digest` that went out. As many as the blob has: it was fetched once.
+pub(crate) fn blob_bytes(asked: &[Asked], digest: &str) -> u64 {
+    let blob = format!("/blobs/{digest}");
     asked
         .iter()
-        .filter(|asked| asked.method == "GET" && asked.target.contains(&format!("/blobs/{digest}")))
-        .count()
+        .filter(|asked| asked.method == "GET" && asked.target.contains(&blob))
+        .map(|asked| asked.body_bytes)
+        .sum()
 }

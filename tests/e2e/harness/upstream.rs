@@ -5,7 +5,7 @@ use std::path::Path;
 use super::catalogue::{Catalogue, stored};
 use super::certificates::Certificates;
 use super::mirror::Mirror;
-use super::registry::{Asked, Registry};
+use super::registry::{Asked, Audience, Registry};
 
 /// A namespace that only exists in tests: RFC 6761 reserves `.test`, so no request can leave for it.
 pub(crate) const EXAMPLE: &str = "registry.example.test";
@@ -28,11 +28,17 @@ pub(crate) struct AskedOf {
 }
 
 impl Upstream {
-    /// Starts both registries.
+    /// Starts both registries, open to anybody.
     pub(crate) fn start(directory: &Path) -> Self {
+        Self::start_for(directory, &Audience::Readers)
+    }
+
+    /// Starts both registries, open to `audience`.
+    pub(crate) fn start_for(directory: &Path, audience: &Audience) -> Self {
         let stored = stored();
         let certificates = Certificates::make(directory);
-        let serve = |name| Registry::read_only(name, directory, &stored.storage, &certificates);
+        let serve =
+            |name| Registry::start(name, directory, &stored.storage, &certificates, audience);
         Self {
             example: serve("upstream-example"),
             hub: serve("upstream-hub"),
@@ -41,10 +47,24 @@ impl Upstream {
         }
     }
 
-    /// A mirror with an empty cache below `directory` that knows both namespaces.
+    /// The flags of a mirror that knows both namespaces.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let mut flags = self.flags_for_example_at(&self.example.url());
+        flags.push(format!("--upstream={HUB}={}", self.hub.url()));
+        flags
+    }
+
+    /// The flags of a mirror that knows `EXAMPLE` alone, and finds it at `url`.
+    pub(crate) fn flags_for_example_at(&self, url: &str) -> Vec<String> {
+        vec![
+            format!("--upstream-ca={}", self.certificates.authority.display()),
+            format!("--upstream={EXAMPLE}={url}"),
+        ]
+    }
+
+    /// A mirror with its cache below `directory` that knows both namespaces.
     pub(crate) fn mirror(&self, directory: &Path) -> Mirror {
-        let endpoints = [(EXAMPLE, self.example.url()), (HUB, self.hub.url())];
-        Mirror::start(directory, &endpoints, &self.certificates.authority)
+        Mirror::start(directory, &self.flags())
     }
 
     /// Stops both registries and returns all they were ever asked.
