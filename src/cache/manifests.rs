@@ -44,8 +44,18 @@ pub(super) struct Manifests {
 #[derive(Debug, Clone)]
 struct Refreshed {
     manifest: Arc<Manifest>,
-    /// Whether the bytes were here already.
-    known: bool,
+    how: How,
+}
+
+/// How it came about.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// Upstream sent it.
+    Fetched,
+    /// Upstream said that it is what was here already.
+    Confirmed,
+    /// Somebody else had asked since this caller looked.
+    ByOthers,
 }
 
 impl Manifests {
@@ -70,7 +80,13 @@ impl Manifests {
         }
         let fetch = || {
             let (this, source) = (self.clone(), source.clone());
-            async move { this.fetch(&source, &Reference::Digest(digest)).await }
+            async move {
+                // Somebody else's fetch may have ended since the look-up.
+                match this.shelf.hot(digest) {
+                    Some(manifest) => Ok(manifest),
+                    None => this.fetch(&source, &Reference::Digest(digest)).await,
+                }
+            }
         };
         let (role, fetched) = self.fetches.run((source.clone(), digest), fetch).await;
         let manifest = fetched.map_err(|_| Error::Broken)??;
@@ -93,7 +109,7 @@ impl Manifests {
         };
         let Some((record, manifest)) = known else {
             let (role, refreshed) = self.refresh(&source, &key, None).await;
-            return Ok((miss(role), fresh(refreshed?.manifest)));
+            return refreshed.map(|refreshed| refreshed.answer(role));
         };
         let now = self.clock.now();
         let age = now.duration_since(record.checked).unwrap_or_default();
@@ -155,6 +171,16 @@ impl Manifests {
         // The age counts from when the question was asked (RFC 9111 section 4.2.3).
         let asked = self.clock.now();
         let reference = Reference::Tag(key.tag.clone());
+        // Somebody else's question may have ended since the look-up, and was not there to be joined any more.
+        if let Some(record) = self
+            .shelf
+            .hot_tag(key)
+            .filter(|record| Some(record) != known.as_ref())
+            && let Some(manifest) = self.shelf.manifest(record.descriptor.digest).await
+        {
+            let how = How::ByOthers;
+            return Ok(Refreshed { manifest, how });
+        }
         if let Some(record) = &known {
             // HEAD is free of Docker Hub's pull quota; GET is not.
             let head = source.head_manifest(&reference).await?;
@@ -164,18 +190,14 @@ impl Manifests {
                 let moved = digest != record.descriptor.digest;
                 let changed = if moved { asked } else { record.changed };
                 self.keep_tag(key, &manifest, asked, changed);
-                return Ok(Refreshed {
-                    manifest,
-                    known: true,
-                });
+                let how = How::Confirmed;
+                return Ok(Refreshed { manifest, how });
             }
         }
         let manifest = self.fetch(source, &reference).await?;
         self.keep_tag(key, &manifest, asked, asked);
-        Ok(Refreshed {
-            manifest,
-            known: false,
-        })
+        let how = How::Fetched;
+        Ok(Refreshed { manifest, how })
     }
 
     fn keep_tag(
@@ -221,10 +243,10 @@ impl Manifests {
 
 impl Refreshed {
     fn answer(self, role: Role) -> (Outcome, TaggedManifest) {
-        let outcome = if self.known {
-            Outcome::Revalidated
-        } else {
-            miss(role)
+        let outcome = match self.how {
+            How::Fetched => miss(role),
+            How::Confirmed => Outcome::Revalidated,
+            How::ByOthers => miss(Role::Follower),
         };
         (outcome, fresh(self.manifest))
     }

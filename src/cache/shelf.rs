@@ -111,9 +111,19 @@ impl Shelf {
         }
     }
 
+    /// The manifest `digest`, if it is in memory.
+    pub(super) fn hot(&self, digest: Digest) -> Option<Arc<Manifest>> {
+        self.hot.get(&digest)
+    }
+
+    /// What is known of a tag, if it is in memory.
+    pub(super) fn hot_tag(&self, key: &TagKey) -> Option<TagRecord> {
+        self.tags.get(key)
+    }
+
     /// The manifest `digest`, if it is here.
     pub(super) async fn manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
-        if let Some(manifest) = self.hot.get(&digest) {
+        if let Some(manifest) = self.hot(digest) {
             return Some(manifest);
         }
         let manifest = Arc::new(self.storage(move |storage| load(storage, digest)).await??);
@@ -137,7 +147,7 @@ impl Shelf {
 
     /// What is known of a tag.
     pub(super) async fn tag(&self, key: &TagKey) -> Option<TagRecord> {
-        if let Some(record) = self.tags.get(key) {
+        if let Some(record) = self.hot_tag(key) {
             return Some(record);
         }
         let wanted = key.clone();

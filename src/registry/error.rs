@@ -193,8 +193,9 @@ fn from_upstream(error: &upstream::Error, content: Content) -> Answer {
         upstream::Error::Refused(_) => answer(
             StatusCode::FORBIDDEN,
             ErrorCode::Denied,
-            "the registry leads to an address the mirror does not go to: where that is meant, name \
-             it with --upstream NAME=URL or under `upstreams`",
+            "the registry leads to a host the mirror does not go to: where that is meant, name the \
+             registry with --upstream NAME=URL or under `upstreams`, and the host of its token \
+             service under its `realms`",
         ),
         upstream::Error::Loop => unavailable(
             StatusCode::BAD_GATEWAY,

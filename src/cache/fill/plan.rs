@@ -32,6 +32,12 @@ impl Plan {
         self.size = Some(size);
     }
 
+    /// All of the blob is there.
+    pub(super) fn set_present(&mut self, size: u64) {
+        self.size = Some(size);
+        self.present.insert(0..size);
+    }
+
     /// The size of the blob, in bytes, where it is known.
     pub(super) fn size(&self) -> Option<u64> {
         self.size

@@ -15,7 +15,7 @@ use super::worker::{Start, Stopped, Worker};
 use super::{End, Fill, FillError, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
 use crate::metrics::Metrics;
-use crate::storage::Local;
+use crate::storage::{Local, StoredBlob};
 use crate::upstream::{self, BlobStream, Extent, Repository};
 
 /// How long one fill may take at most: the largest layer that a registry takes (52 000 MiB, Amazon ECR quotas) over
@@ -60,11 +60,30 @@ struct Task<'a> {
 
 impl Task<'_> {
     async fn run(&self) -> Result<(), FillError> {
+        if self.find_stored().await? {
+            return Ok(());
+        }
         let (source, stream) = self.open().await?;
         let sink = self.make_sink(&stream).await?;
         let label = source.label().to_owned();
         self.receive(source, stream, &sink).await?;
         self.finish(&sink, &label).await
+    }
+
+    /// Looks once more: between a caller's look-up and this fill, another fill of the same blob may have ended.
+    async fn find_stored(&self) -> Result<bool, FillError> {
+        let (storage, digest) = (self.storage.clone(), self.fill.digest);
+        let stored = blocking(move || storage.blob(&digest)).await?;
+        // Storage that cannot say is dealt with where it has to take the bytes.
+        let Ok(Some(StoredBlob { file, size })) = stored else {
+            return Ok(false);
+        };
+        self.fill.state.send_modify(|state| {
+            state.file = Some(file);
+            state.plan.set_present(size);
+        });
+        self.fill.end(End::Verified);
+        Ok(true)
     }
 
     /// Asks one source after the other for the blob.
