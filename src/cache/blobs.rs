@@ -4,7 +4,7 @@ use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::behind::Behind;
-use super::fill::{FillError, Fills, Opened};
+use super::fill::{Fill, FillError, Fills, Opened};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
 use super::shelf::Shelf;
@@ -44,22 +44,10 @@ impl Blobs {
             return Ok((Outcome::Hit, Blob::stored(blob)));
         }
         let (role, fill) = self.fills.join(digest, &source);
-        // What is verified and only waits for the disk is there as far as anybody can tell.
-        let whole = fill.is_verified();
+        let outcome = joined(&fill, role);
         let _waiter = self.metrics.fill_waiter();
         match fill.opened(&source).await {
-            Ok(opened) => {
-                let collapsed = role == Role::Follower;
-                let outcome = if whole {
-                    Outcome::Hit
-                } else {
-                    Outcome::Miss {
-                        collapsed,
-                        stored: true,
-                    }
-                };
-                Ok((outcome, Blob::filling(fill, opened, source)))
-            }
+            Ok(opened) => Ok((outcome, Blob::filling(fill, opened, source))),
             Err(FillError::Storage(_)) => self.pass_through(source, digest).await,
             Err(FillError::Upstream(error)) => Err(error.into()),
             Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
@@ -76,18 +64,10 @@ impl Blobs {
         if let Some(blob) = self.stored(digest).await? {
             return Ok((Outcome::Hit, blob.size));
         }
-        let opened = self
-            .fills
-            .find(&digest)
-            .and_then(|fill| fill.opened_already());
-        if let Some(Opened { size, .. }) = opened {
-            return Ok((
-                Outcome::Miss {
-                    collapsed: true,
-                    stored: true,
-                },
-                size,
-            ));
+        if let Some(fill) = self.fills.find(&digest)
+            && let Some(Opened { size, .. }) = fill.opened_already()
+        {
+            return Ok((joined(&fill, Role::Follower), size));
         }
         let size = source.head_blob(&digest).await?;
         Ok((
@@ -135,5 +115,18 @@ impl Blobs {
         })?;
         let outcome = Outcome::Bypass(BypassReason::StorageFailed);
         Ok((outcome, Blob::upstream(digest, size, source)))
+    }
+}
+
+/// How a caller who joins `fill` is answered. What is verified and only waits for the disk is there as far as anybody
+/// can tell.
+fn joined(fill: &Fill, role: Role) -> Outcome {
+    if fill.is_verified() {
+        Outcome::Hit
+    } else {
+        Outcome::Miss {
+            collapsed: role == Role::Follower,
+            stored: true,
+        }
     }
 }

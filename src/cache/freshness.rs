@@ -81,8 +81,8 @@ pub(super) fn decide(checked: SystemTime, rule: TagRule, now: SystemTime) -> Fre
 mod tests {
     use super::*;
 
-    const TTL: Duration = Duration::from_secs(900);
-    const WINDOW: Duration = Duration::from_secs(3600);
+    const TTL: Duration = Duration::from_mins(15);
+    const WINDOW: Duration = Duration::from_hours(1);
 
     fn check(age_seconds: i64, rule: TagRule, expected: Freshness) {
         let checked = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);

@@ -44,7 +44,7 @@ struct Shape {
 }
 
 /// Some value, looked through and dropped. Unlike `serde::de::IgnoredAny` it descends like a parser, so that
-/// serde_json's limit of 128 levels holds for the parts nobody here reads, too.
+/// `serde_json`'s limit of 128 levels holds for the parts nobody here reads, too.
 struct Skipped {
     is_null: bool,
 }
@@ -113,16 +113,18 @@ impl<'de> Visitor<'de> for ShapeVisitor {
         let mut shape = Shape::default();
         let mut seen = [false; FIELDS.len()];
         while let Some(key) = map.next_key::<String>()? {
-            if let Some(field) = FIELDS.iter().position(|&field| field == key) {
-                if std::mem::replace(&mut seen[field], true) {
-                    shape.duplicate = Some(FIELDS[field]);
-                }
+            if let Some(field) = FIELDS.iter().position(|&field| field == key)
+                && std::mem::replace(&mut seen[field], true)
+            {
+                shape.duplicate = Some(FIELDS[field]);
             }
             match key.as_str() {
                 "mediaType" => shape.media_type = map.next_value::<Option<String>>()?,
                 "manifests" => shape.is_index |= !map.next_value::<Skipped>()?.is_null,
                 "layers" | "config" => shape.is_image |= !map.next_value::<Skipped>()?.is_null,
-                _ => drop(map.next_value::<Skipped>()?),
+                _ => {
+                    map.next_value::<Skipped>()?;
+                }
             }
         }
         Ok(shape)

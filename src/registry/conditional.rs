@@ -76,7 +76,7 @@ mod tests {
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, lines: &[&str]) -> HeaderMap {
         let lines = lines
             .iter()
             .map(|line| HeaderValue::from_str(line).expect("a header value"));
@@ -93,7 +93,7 @@ mod tests {
     fn if_none_match_knows_every_spelling() {
         let check = |lines: &[&str], expected: Precondition| {
             assert_eq!(
-                precondition(&headers(IF_NONE_MATCH, lines), ETAG),
+                precondition(&headers(&IF_NONE_MATCH, lines), ETAG),
                 expected,
                 "{lines:?}"
             );
@@ -112,7 +112,7 @@ mod tests {
     fn if_match_with_another_digest_fails() {
         let check = |line: &str, expected: Precondition| {
             assert_eq!(
-                precondition(&headers(IF_MATCH, &[line]), ETAG),
+                precondition(&headers(&IF_MATCH, &[line]), ETAG),
                 expected,
                 "{line}"
             );
@@ -127,7 +127,7 @@ mod tests {
         let stored = INDEX.parse().expect("a media type");
         let check = |lines: &[&str], expected: bool| {
             assert_eq!(
-                accepts(&headers(ACCEPT, lines), &stored),
+                accepts(&headers(&ACCEPT, lines), &stored),
                 expected,
                 "{lines:?}"
             );

@@ -115,12 +115,11 @@ impl<'a> Worker<'a> {
             let (run, stream) = match next.take() {
                 Some(Start::Stream(stream)) => (self.claim(bytes), Some(*stream)),
                 Some(Start::Reader(offset)) => (self.seize(offset), None),
-                Some(Start::Next) => (self.claim(bytes), None),
                 None if for_reader => {
                     let stranded = self.fill.plan(|plan| plan.stranded(RUN_BYTES_MIN));
                     (stranded.and_then(|offset| self.seize(offset)), None)
                 }
-                None => (self.claim(bytes), None),
+                Some(Start::Next) | None => (self.claim(bytes), None),
             };
             let Some(run) = run else {
                 return Ok(Stopped::Idle);
