@@ -30,16 +30,42 @@ const POOL_IDLE_MAX: usize = 16;
 /// and Docker pull three at a time.
 const PUBLIC_POOL_IDLE_MAX: usize = 8;
 
-/// Public hosts to which unused connections are kept, the last ones and the most asked ones: 256 connections in all,
-/// however many hosts clients make up, of the 1024 descriptors that a process has where nobody raised that.
-const PUBLIC_HOSTS_KEPT_MAX: u64 = 32;
+/// Public hosts to which unused connections are kept, per [`Standing`]; the most asked ones stay. That makes 256
+/// connections, however many hosts clients make up, of the 1024 descriptors that a process has where nobody raised
+/// that.
+const PUBLIC_HOSTS_KEPT_MAX: u64 = 16;
 
-/// Names that nobody configured which are resolved at once. Each holds one of tokio's 512 threads for blocking work
-/// until the resolver gives up, which takes longer than anybody waits for it; the storage needs those threads, too.
-const PUBLIC_LOOKUPS_MAX: usize = 64;
+/// Names that are resolved at once, per [`Standing`]. Each holds one of tokio's 512 threads for blocking work until
+/// the resolver gives up, which takes longer than anybody waits for it; the storage needs those threads, too.
+const PUBLIC_LOOKUPS_MAX: usize = 32;
 
-/// Clients for hosts that nobody configured: they dial public addresses alone. There is one per host, because the
-/// number of connections a client keeps is bounded per host only.
+/// What is known of a registry that nobody configured. The two do not share what one of them could use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It stands in the table.
+    Known,
+    /// Somebody asked for it. There can be any number of these.
+    Stranger,
+}
+
+/// What requests on behalf of registries of one [`Standing`] share.
+#[derive(Debug)]
+struct Pool {
+    lookups: Arc<Semaphore>,
+    /// One per host and port, because a client bounds the connections it keeps per host only.
+    kept: Cache<String, Client>,
+}
+
+impl Pool {
+    fn new() -> Self {
+        Self {
+            lookups: Arc::new(Semaphore::new(PUBLIC_LOOKUPS_MAX)),
+            kept: Cache::new(PUBLIC_HOSTS_KEPT_MAX),
+        }
+    }
+}
+
+/// Clients for hosts that nobody configured: they dial public addresses alone.
 #[derive(Debug)]
 pub(super) struct PublicClients {
     tls: ClientConfig,
@@ -48,8 +74,8 @@ pub(super) struct PublicClients {
     matcher: Matcher,
     /// The hosts of the proxies, which the operator chose and which may well be private.
     proxy_hosts: Vec<String>,
-    lookups: Arc<Semaphore>,
-    kept: Cache<String, Client>,
+    known: Pool,
+    strangers: Pool,
 }
 
 impl PublicClients {
@@ -63,20 +89,20 @@ impl PublicClients {
             proxies: proxies.clone(),
             matcher: matcher(proxies),
             proxy_hosts: proxy_hosts(proxies)?,
-            lookups: Arc::new(Semaphore::new(PUBLIC_LOOKUPS_MAX)),
-            kept: Cache::new(PUBLIC_HOSTS_KEPT_MAX),
+            known: Pool::new(),
+            strangers: Pool::new(),
         };
-        // What fails later fails now.
-        clients.make(false)?;
-        clients.make(true)?;
+        // What would fail later fails now.
+        clients.make(false, &clients.known)?;
+        clients.make(true, &clients.known)?;
         Ok(clients)
     }
 
-    /// The client that may ask `url`, for this hop of a request.
+    /// The client that may ask `url`, for this hop of a request on behalf of a registry of this `standing`.
     ///
     /// # Errors
     /// `Refused` when `url` is not on the public Internet.
-    pub(super) fn for_url(&self, url: &Url) -> Result<Client, Error> {
+    pub(super) fn for_url(&self, standing: Standing, url: &Url) -> Result<Client, Error> {
         let host = guard::host_of(url);
         let refuse = |why: &str| Err(Error::Refused(format!("{host} {why}")));
         if url.scheme() != "https" {
@@ -91,15 +117,19 @@ impl PublicClients {
         if is_proxied && self.proxy_hosts.iter().any(is_host) {
             return refuse("is the proxy itself");
         }
+        let pool = match standing {
+            Standing::Known => &self.known,
+            Standing::Stranger => &self.strangers,
+        };
         let key = url.authority();
-        if let Some(client) = self.kept.get(key) {
+        if let Some(client) = pool.kept.get(key) {
             return Ok(client);
         }
-        let client = self.make(is_proxied);
+        let client = self.make(is_proxied, pool);
         let client = client.map_err(|error| Error::Unavailable(Arc::new(error)))?;
-        self.kept.insert(key.to_owned(), client.clone());
-        // Right away, so that the bound is one: clients that are put out take their connections along.
-        self.kept.run_pending_tasks();
+        pool.kept.insert(key.to_owned(), client.clone());
+        // Right away, so that the bound is one. A client that is put out takes its unused connections along.
+        pool.kept.run_pending_tasks();
         Ok(client)
     }
 
@@ -112,14 +142,14 @@ impl PublicClients {
 
     /// A client that goes through the proxies, or one that knows none. The names it resolves itself are public, the
     /// proxies' own aside.
-    fn make(&self, is_proxied: bool) -> Result<Client, BuildError> {
+    fn make(&self, is_proxied: bool, pool: &Pool) -> Result<Client, BuildError> {
         let builder = builder(&self.tls).pool_max_idle_per_host(PUBLIC_POOL_IDLE_MAX);
         let (builder, exempt) = if is_proxied {
             (through(builder, &self.proxies)?, self.proxy_hosts.clone())
         } else {
             (builder.no_proxy(), Vec::new())
         };
-        let resolver = PublicOnly::new(exempt, Arc::clone(&self.lookups));
+        let resolver = PublicOnly::new(exempt, Arc::clone(&pool.lookups));
         let client = builder.dns_resolver(Arc::new(resolver)).build();
         client.map_err(BuildError::Client)
     }
@@ -201,7 +231,7 @@ mod tests {
 
     #[track_caller]
     fn check(clients: &PublicClients, url: &str, expected: bool) {
-        let outcome = clients.for_url(&url.parse().expect("a URL"));
+        let outcome = clients.for_url(Standing::Stranger, &url.parse().expect("a URL"));
         assert_eq!(outcome.is_ok(), expected, "{url} {outcome:?}");
     }
 
@@ -228,7 +258,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_resolves_to_private_addresses_is_refused_when_it_is_dialled() {
-        let client = clients(&Proxies::default()).make(false).expect("a client");
+        let clients = clients(&Proxies::default());
+        let client = clients.make(false, &clients.strangers).expect("a client");
         let refused = client.get("https://localhost:1/").send().await;
         let refused = format!("{:?}", refused.expect_err("localhost is private"));
         assert!(refused.contains("NotPublic"), "{refused}");
@@ -265,9 +296,12 @@ mod tests {
     #[test]
     fn made_up_hosts_do_not_add_up() {
         let clients = clients(&Proxies::default());
+        let known = "https://ghcr.io/".parse().expect("a URL");
+        clients.for_url(Standing::Known, &known).expect("a client");
         for n in 0..10 * PUBLIC_HOSTS_KEPT_MAX {
             check(&clients, &format!("https://made-up-{n}.example.com/"), true);
         }
-        assert!(clients.kept.entry_count() <= PUBLIC_HOSTS_KEPT_MAX);
+        assert!(clients.strangers.kept.entry_count() <= PUBLIC_HOSTS_KEPT_MAX);
+        assert!(clients.known.kept.contains_key("ghcr.io"));
     }
 }

@@ -5,10 +5,11 @@ use reqwest::Url;
 use super::UpstreamConfig;
 use super::built_in;
 use super::challenge::Challenge;
+use super::clients::Standing;
 use super::guard::host_of;
 use super::realm::Issuers;
 use super::table::{Row, UNKNOWN};
-use super::transport::{Reach, Standing};
+use super::transport::Reach;
 use crate::oci::{Namespace, RepositoryName};
 
 /// The part of every URL of the registry protocol that comes before the repository.

@@ -293,4 +293,17 @@ mod tests {
         assert!(refused.is::<NotPublic>(), "{refused}");
         assert!(resolve(&["LocalHost"]).await.is_ok());
     }
+
+    #[tokio::test]
+    async fn names_are_resolved_as_many_at_once_as_have_permits() {
+        let permits = Arc::new(Semaphore::new(0));
+        let resolver = PublicOnly::new(vec!["localhost".to_owned()], Arc::clone(&permits));
+        let mut resolving = resolver.resolve("localhost".parse().expect("a name"));
+        let at_once = futures_util::FutureExt::now_or_never(&mut resolving);
+        assert!(at_once.is_none());
+        permits.add_permits(1);
+        assert!(resolving.await.is_ok());
+        let back = permits.acquire().await;
+        assert!(back.is_ok(), "the permit comes back");
+    }
 }

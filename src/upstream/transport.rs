@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::body::Received;
-use super::clients::{CONNECT_TIMEOUT, PublicClients};
+use super::clients::{CONNECT_TIMEOUT, PublicClients, Standing};
 use super::guard::{self, NotPublic};
 use super::retry::Retry;
 use super::{BuildError, Error, Proxies, Silence};
@@ -33,15 +33,6 @@ pub(super) enum Reach {
     Public(Standing),
     /// Anywhere, by a client that believes the authorities configured for it.
     Configured(Client),
-}
-
-/// What is known of a registry that nobody configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It stands in the table.
-    Known,
-    /// Somebody asked for it.
-    Stranger,
 }
 
 /// On whose behalf a request is sent.
@@ -95,7 +86,7 @@ impl Transport {
     ) -> Result<Received, Error> {
         let client = match behalf.reach {
             Reach::Configured(client) => client,
-            Reach::Public(_) => &self.public.for_url(url)?,
+            Reach::Public(standing) => &self.public.for_url(*standing, url)?,
         };
         let first = self.attempt(behalf, client, method, url, headers).await;
         if first.as_ref().is_err_and(Error::is_dropped) {
