@@ -87,7 +87,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         Ok(opened) => opened?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
-    let upstreams = Upstreams::new(config.upstream, clock.clone())?;
+    let upstreams = Upstreams::new(config.upstream, clock.clone(), metrics.clone())?;
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for listen in config.listen {

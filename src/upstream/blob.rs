@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode};
 use super::Error;
 use super::answer::{self, ContentRange};
 use super::body::{self, BlobStream};
+use super::retry::Retry;
 use super::session::{Answer, Ask, Session};
 use crate::oci::Digest;
 
@@ -67,6 +68,7 @@ impl Session<'_> {
                 }
             }
         }
+        self.shared.transport.retry(Retry::HeadFailed);
         let size = self.size_by_get(digest).await?;
         self.learn_headless();
         Ok(size)
@@ -140,6 +142,7 @@ impl Session<'_> {
                 Some((from, None)),
             ) if from < total => {
                 body::discard(answer.response).await;
+                self.shared.transport.retry(Retry::OpenRange);
                 let asked = range_header(from, Some(total));
                 self.get_blob_answer(digest, Some(asked)).await?
             }
@@ -198,6 +201,7 @@ impl Session<'_> {
             return Ok(answer);
         }
         body::discard(answer.response).await;
+        self.shared.transport.retry(Retry::RedirectRefused);
         let answer = self.ask_blob(Method::GET, digest, range).await?;
         if !is_refused_away(&answer) {
             return Ok(answer);

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
+use reqwest::header::HeaderMap;
+use reqwest::{Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::{Error, Silence};
+use crate::metrics::UpstreamRequest;
 
 /// Longest silence from upstream while a body is on its way. Not a total: a 10 GiB layer over a slow link is fine,
 /// a stalled one is not.
@@ -26,10 +29,62 @@ const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most characters of an unwanted body that reach the log.
 const SNIPPET_CHARS_MAX: usize = 200;
 
+/// An answer whose head is there and whose body is on its way. Dropping it closes the connection, unless the body was
+/// read to its end.
+#[derive(Debug)]
+pub(super) struct Received {
+    response: Response,
+    /// Counts the body, and ends with it.
+    request: UpstreamRequest,
+    /// Leave to have sent the request, where that takes some.
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Received {
+    /// The `response` to `request`.
+    pub(super) fn new(
+        response: Response,
+        request: UpstreamRequest,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self {
+            response,
+            request,
+            _slot: slot,
+        }
+    }
+
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// The headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The next bytes of the body, possibly none; `None` after the last.
+    ///
+    /// Cancel-safe: a call that is dropped loses no byte.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        match timeout(BODY_IDLE_TIMEOUT, self.response.chunk()).await {
+            Ok(Ok(chunk)) => {
+                let bytes = chunk.as_ref().map_or(0, Bytes::len);
+                self.request.received(bytes as u64);
+                Ok(chunk)
+            }
+            // Without its URL, which may be signed.
+            Ok(Err(error)) => Err(Error::Unavailable(Arc::new(error.without_url()))),
+            Err(_) => Err(Error::TimedOut(Silence::Body)),
+        }
+    }
+}
+
 /// The bytes of one blob from some offset on, as they come. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct BlobStream {
-    response: Response,
+    response: Received,
     offset: u64,
     position: u64,
     /// Where the body ends, counted from the start of the blob.
@@ -41,7 +96,7 @@ pub struct BlobStream {
 impl BlobStream {
     /// The body of `response`, which holds the blob from `offset` on.
     pub(super) fn new(
-        response: Response,
+        response: Received,
         offset: u64,
         end: Option<u64>,
         total: Option<u64>,
@@ -83,7 +138,7 @@ impl BlobStream {
     /// the blob does; `Protocol` when it goes on after it.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            let Some(bytes) = next(&mut self.response).await? else {
+            let Some(bytes) = self.response.next().await? else {
                 return match self.end {
                     Some(end) if self.position < end => {
                         Err(Error::unavailable("the body ended early"))
@@ -103,29 +158,18 @@ impl BlobStream {
     }
 }
 
-async fn next(response: &mut Response) -> Result<Option<Bytes>, Error> {
-    match timeout(BODY_IDLE_TIMEOUT, response.chunk()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        // Without its URL, which may be signed.
-        Ok(Err(error)) => Err(Error::Unavailable(Arc::new(error.without_url()))),
-        Err(_) => Err(Error::TimedOut(Silence::Body)),
-    }
-}
-
 /// The whole body of `response`.
 ///
 /// # Errors
 /// `TooLarge` when it has more than `bytes_max`; `TimedOut(Body)` and `Unavailable` when it does not come.
-pub(super) async fn whole(mut response: Response, bytes_max: u64) -> Result<Bytes, Error> {
-    if response
-        .content_length()
-        .is_some_and(|length| length > bytes_max)
-    {
+pub(super) async fn whole(mut response: Received, bytes_max: u64) -> Result<Bytes, Error> {
+    let declared = response.response.content_length();
+    if declared.is_some_and(|length| length > bytes_max) {
         return Err(Error::TooLarge { bytes_max });
     }
     let read = async {
         let mut body = BytesMut::new();
-        while let Some(chunk) = next(&mut response).await? {
+        while let Some(chunk) = response.next().await? {
             if (body.len() + chunk.len()) as u64 > bytes_max {
                 return Err(Error::TooLarge { bytes_max });
             }
@@ -139,15 +183,23 @@ pub(super) async fn whole(mut response: Response, bytes_max: u64) -> Result<Byte
     }
 }
 
-/// Reads the body of an answer that is not wanted, so that its connection can be used again, and shows its beginning
-/// to whoever debugs.
-pub(super) async fn discard(response: Response) {
+/// Reads the body of an answer that is not wanted, so that its connection can be used again.
+pub(super) async fn discard(response: Received) {
+    words(response).await;
+}
+
+/// The beginning of the body of an answer that is not wanted, as it is shown to whoever debugs; empty where it does
+/// not come. Never for clients: anything may stand in it.
+pub(super) async fn words(response: Received) -> String {
     let status = response.status().as_u16();
     // Whatever goes wrong here, the answer was not wanted.
-    if let Ok(Ok(body)) = timeout(UNWANTED_TIMEOUT, whole(response, UNWANTED_BYTES_MAX)).await
-        && !body.is_empty()
-    {
-        tracing::debug!(status, body = snippet(&body), "upstream's words");
+    match timeout(UNWANTED_TIMEOUT, whole(response, UNWANTED_BYTES_MAX)).await {
+        Ok(Ok(body)) if !body.is_empty() => {
+            let words = snippet(&body);
+            tracing::debug!(status, body = words, "upstream's words");
+            words
+        }
+        Ok(_) | Err(_) => String::new(),
     }
 }
 
@@ -169,9 +221,11 @@ fn snippet(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
-    fn answer(body: &'static [u8]) -> Response {
-        hyper::Response::new(body).into()
+    fn answer(body: &'static [u8]) -> Received {
+        let request = Metrics::new().upstream_request("other", "GET");
+        Received::new(hyper::Response::new(body).into(), request, None)
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ use reqwest::Url;
 
 use super::UpstreamConfig;
 use super::built_in;
+use super::challenge::Challenge;
+use super::clients::Standing;
 use super::guard::host_of;
 use super::realm::Issuers;
 use super::table::{Row, UNKNOWN};
@@ -53,7 +55,10 @@ impl Upstream {
                 .iter()
                 .map(|url| Endpoint::new(url, namespace))
                 .collect(),
-            reach: Reach::Public,
+            reach: Reach::Public(match Row::find(namespace.as_str()) {
+                Some(_) => Standing::Known,
+                None => Standing::Stranger,
+            }),
             realms: Vec::new(),
         }
     }
@@ -119,11 +124,14 @@ impl Endpoint {
     }
 
     /// The scope of a token that reads `repository`. A challenge may ask for another: that of another repository, or
-    /// more than reading. It is not listened to.
-    pub(super) fn scope(&self, repository: &str) -> String {
-        self.row
-            .scope
-            .map_or_else(|| pull_scope(repository), str::to_owned)
+    /// more than reading. It is not listened to, unless it asks for the one that the table has.
+    pub(super) fn scope(&self, repository: &str, challenge: &Challenge) -> String {
+        let written = challenge.parameter("scope");
+        match self.row.scope {
+            // Something else may stand in for the registry, and want what all others want.
+            Some(scope) if written == Some(scope) => scope.to_owned(),
+            Some(_) | None => pull_scope(repository),
+        }
     }
 }
 
@@ -148,12 +156,13 @@ mod tests {
 
     #[test]
     fn the_path_of_an_endpoint_is_kept() {
+        let challenge = challenge(r#"Bearer realm="/t""#);
         let check = |base: &str, url: &str, scope: &str| {
             let namespace = "r.example".parse().expect("a namespace");
             let endpoint = Endpoint::new(&base.parse().expect("a URL"), &namespace);
             let name = endpoint.repository(&"a/b".parse().expect("a name"));
             assert_eq!(endpoint.url(&name, "manifests/latest").as_str(), url);
-            assert_eq!(endpoint.scope(&name), scope);
+            assert_eq!(endpoint.scope(&name, &challenge), scope);
         };
         check(
             "https://r.example",
@@ -175,11 +184,33 @@ mod tests {
             "https://h.example/x/v2/a/b/manifests/latest",
             "repository:a/b:pull",
         );
+    }
+
+    fn challenge(line: &'static str) -> Challenge {
+        let value = reqwest::header::HeaderValue::from_static(line);
+        let headers = [(reqwest::header::WWW_AUTHENTICATE, value)].into_iter();
+        crate::upstream::challenge::challenges(&headers.collect()).remove(0)
+    }
+
+    #[test]
+    fn a_challenge_chooses_no_scope_but_the_one_that_the_table_has() {
+        let check = |base: &str, line: &'static str, expected: &str| {
+            let namespace = "public.ecr.aws".parse().expect("a namespace");
+            let endpoint = Endpoint::new(&base.parse().expect("a URL"), &namespace);
+            assert_eq!(endpoint.scope("a/b", &challenge(line)), expected, "{line}");
+        };
+        let ours = "repository:a/b:pull";
+        let own = "https://public.ecr.aws";
+        check(own, r#"Bearer scope="aws""#, "aws");
+        check(own, r#"Bearer scope="aws registry:catalog:*""#, ours);
         check(
-            "https://public.ecr.aws",
-            "https://public.ecr.aws/v2/a/b/manifests/latest",
-            "aws",
+            own,
+            r#"Bearer scope="repository:other/secret:pull,push""#,
+            ours,
         );
+        let harbor = "https://harbor.corp.example/v2/ecr";
+        check(harbor, r#"Bearer scope="repository:ecr/a/b:pull""#, ours);
+        check("https://r.example", "Bearer", ours);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! its addresses between check and use gains nothing. Addresses written in a URL skip the resolver and are checked
 //! there, at every hop.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
@@ -130,21 +132,34 @@ pub(super) struct NotPublic(String);
 pub(super) struct PublicOnly {
     /// Names of proxies, which the operator chose and which may well be private.
     exempt: Vec<String>,
+    /// One permit for each name that is being resolved.
+    lookups: Arc<Semaphore>,
 }
 
 impl PublicOnly {
-    /// A resolver that gives private addresses for the names in `exempt` alone.
-    pub(super) fn except_for(exempt: Vec<String>) -> Self {
-        Self { exempt }
+    /// A resolver that gives private addresses for the names in `exempt` alone, and resolves as many names at once,
+    /// together with all others of these `lookups`, as those have permits.
+    pub(super) fn new(exempt: Vec<String>, lookups: Arc<Semaphore>) -> Self {
+        Self { exempt, lookups }
     }
 }
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
-        let is_exempt = self.exempt.iter().any(|host| host == name.as_str());
+        // The HTTP client writes them in lower case, whoever set the proxy may not have.
+        let mut exempt = self.exempt.iter();
+        let is_exempt = exempt.any(|host| host.eq_ignore_ascii_case(name.as_str()));
+        let lookups = Arc::clone(&self.lookups);
         Box::pin(async move {
-            // Port 0: the connector fills in the one of the URL.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let permit = lookups.acquire_owned().await?;
+            let host = name.as_str().to_owned();
+            let lookup = move || {
+                // Held by the thread: it stays busy when nobody waits any more.
+                let _permit = permit;
+                // Port 0: the connector fills in the one of the URL.
+                (host, 0).to_socket_addrs()
+            };
+            let found = tokio::task::spawn_blocking(lookup).await??;
             let allowed: Vec<SocketAddr> = found
                 .filter(|address| is_exempt || is_public(address.ip()))
                 .collect();
@@ -272,10 +287,23 @@ mod tests {
         let resolve = |exempt: &[&str]| {
             let exempt = exempt.iter().map(|&host| host.to_owned()).collect();
             let name: Name = "localhost".parse().expect("a name");
-            PublicOnly::except_for(exempt).resolve(name)
+            PublicOnly::new(exempt, Arc::new(Semaphore::new(1))).resolve(name)
         };
         let refused = resolve(&[]).await.err().expect("localhost is private");
         assert!(refused.is::<NotPublic>(), "{refused}");
-        assert!(resolve(&["localhost"]).await.is_ok());
+        assert!(resolve(&["LocalHost"]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn names_are_resolved_as_many_at_once_as_have_permits() {
+        let permits = Arc::new(Semaphore::new(0));
+        let resolver = PublicOnly::new(vec!["localhost".to_owned()], Arc::clone(&permits));
+        let mut resolving = resolver.resolve("localhost".parse().expect("a name"));
+        let at_once = futures_util::FutureExt::now_or_never(&mut resolving);
+        assert!(at_once.is_none());
+        permits.add_permits(1);
+        assert!(resolving.await.is_ok());
+        let back = permits.acquire().await;
+        assert!(back.is_ok(), "the permit comes back");
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::token::{Token, TokenKey};
-use super::transport::{Reach, Transport};
+use super::transport::{Behalf, Transport};
 use super::{Credential, Error, answer, body};
 use crate::clock::Clock;
 
@@ -49,10 +49,8 @@ fn sensitive(text: &str) -> Result<HeaderValue, Error> {
 pub(super) struct Issuer<'a> {
     pub(super) transport: &'a Transport,
     pub(super) clock: &'a Clock,
-    /// Which addresses the issuer may have: those of the registry.
-    pub(super) reach: &'a Reach,
-    /// The metric label of the registry.
-    pub(super) label: &'a str,
+    /// The issuer may have the addresses that the registry may have.
+    pub(super) behalf: Behalf<'a>,
 }
 
 impl Issuer<'_> {
@@ -68,7 +66,7 @@ impl Issuer<'_> {
         match self.ask(key, Some(credential)).await {
             Err(Error::Denied(reason)) => {
                 tracing::warn!(
-                    upstream = self.label,
+                    upstream = self.behalf.label,
                     reason,
                     "a credential is refused; trying without it"
                 );
@@ -99,7 +97,7 @@ impl Issuer<'_> {
         }
         let sent = self
             .transport
-            .send(self.reach, self.label, &Method::GET, &url, &headers);
+            .send(self.behalf, &Method::GET, &url, &headers);
         let response = sent.await?;
         let status = response.status();
         if status.is_redirection() {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 
+use super::retry::Retry;
 use super::session::{Answer, Ask, Session};
 use super::{Error, answer, body};
 use crate::oci::{Algorithm, Digest, MANIFEST_ACCEPT, MediaType, Reference};
@@ -43,6 +44,7 @@ impl Session<'_> {
         };
         match answer.status() {
             StatusCode::OK => {
+                self.must_be_no_page(&answer)?;
                 let headers = answer.response.headers();
                 Ok(ManifestHead {
                     media_type: content_type(&answer).parse().ok(),
@@ -59,6 +61,7 @@ impl Session<'_> {
     }
 
     async fn head_by_get(&self, reference: &Reference) -> Result<ManifestHead, Error> {
+        self.shared.transport.retry(Retry::HeadFailed);
         let answer = self.get_manifest(reference).await?;
         Ok(ManifestHead {
             media_type: answer.content_type.parse().ok(),
@@ -77,11 +80,25 @@ impl Session<'_> {
             return Err(self.verdict(answer).await);
         }
         answer::must_be_identity(answer.response.headers())?;
+        self.must_be_no_page(&answer)?;
         Ok(ManifestAnswer {
             content_type: content_type(&answer).to_owned(),
             digest: answer::digest(answer.response.headers()),
             bytes: body::whole(answer.response, MANIFEST_BYTES_MAX).await?,
         })
+    }
+
+    /// That a registry speaks, not the log-in page of something in front of it, which comes with a 200. Another
+    /// endpoint is better than that; without one, the caller finds out what is wrong with the content.
+    fn must_be_no_page(&self, answer: &Answer) -> Result<(), Error> {
+        let mut parts = content_type(answer).split(';');
+        let is_page = parts
+            .next()
+            .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/html"));
+        if is_page && self.has_next {
+            return Err(Error::Protocol("it answers with a web page".to_owned()));
+        }
+        Ok(())
     }
 
     async fn ask_manifest(&self, method: Method, reference: &Reference) -> Result<Answer, Error> {

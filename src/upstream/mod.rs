@@ -8,6 +8,7 @@ use std::sync::Arc;
 use reqwest::header::HeaderValue;
 
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 
 mod config;
@@ -36,6 +37,8 @@ pub use via::Via;
 // Bytes, there and back.
 mod answer;
 mod body;
+mod clients;
+mod retry;
 mod tls;
 mod transport;
 pub use body::BlobStream;
@@ -62,6 +65,8 @@ pub use manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestHead};
 mod tests;
 
 use endpoint::Upstream;
+use retry::Retry;
+use rustls::RootCertStore;
 use session::Session;
 use shared::Shared;
 use transport::Transport;
@@ -84,20 +89,28 @@ impl Upstreams {
     ///
     /// # Errors
     /// When a CA file or a proxy of the configuration is of no use.
-    pub fn new(config: Config, clock: Clock) -> Result<Self, BuildError> {
-        let roots = tls::usual_roots();
-        let transport = Transport::new(&roots, &config.proxies)?;
-        let usual = transport::configured_client(&roots, &config.proxies)?;
+    pub fn new(config: Config, clock: Clock, metrics: Metrics) -> Result<Self, BuildError> {
+        Self::trusting(&tls::usual_roots(), config, clock, metrics)
+    }
+
+    fn trusting(
+        roots: &RootCertStore,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, BuildError> {
+        let transport = Transport::new(roots, &config.proxies, metrics)?;
+        let usual = clients::configured(roots, &config.proxies)?;
         let mut configured = HashMap::new();
         for upstream in &config.upstreams {
             let client = match &upstream.ca {
                 None => usual.clone(),
                 Some(pem) => {
-                    let roots = tls::with_authorities(&roots, pem).map_err(|reason| {
+                    let roots = tls::with_authorities(roots, pem).map_err(|reason| {
                         let namespace = upstream.namespace.clone();
                         BuildError::Authorities { namespace, reason }
                     })?;
-                    transport::configured_client(&roots, &config.proxies)?
+                    clients::configured(&roots, &config.proxies)?
                 }
             };
             let namespace = upstream.namespace.clone();
@@ -264,16 +277,21 @@ impl Repository {
             return Err(Error::Refused(reason));
         }
         let shared = &self.inner.shared;
-        Ok(upstream.endpoints.iter().map(move |endpoint| Session {
-            shared,
-            upstream,
-            endpoint,
-            repository: endpoint.repository(&self.name),
-            credential: self
-                .credential
-                .as_ref()
-                .filter(|_| endpoint.sees_credentials),
-            via,
+        let endpoints = upstream.endpoints.iter().enumerate();
+        Ok(endpoints.map(move |(position, endpoint)| {
+            if position > 0 {
+                shared.transport.retry(Retry::NextEndpoint);
+            }
+            let credential = self.credential.as_ref();
+            Session {
+                shared,
+                upstream,
+                endpoint,
+                has_next: position + 1 < upstream.endpoints.len(),
+                repository: endpoint.repository(&self.name),
+                credential: credential.filter(|_| endpoint.sees_credentials),
+                via,
+            }
         }))
     }
 }

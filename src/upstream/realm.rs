@@ -3,12 +3,16 @@
 
 use reqwest::Url;
 
+use super::challenge::Challenge;
 use super::guard::host_of;
 use super::table::Row;
 use crate::oci::Namespace;
 
 /// Longest realm that is followed, in bytes. Real ones stay below 200.
 const REALM_BYTES_MAX: usize = 2048;
+
+/// Longest service that is sent on, in bytes. Real ones are host names or a few words.
+const SERVICE_BYTES_MAX: usize = 1024;
 
 /// A token endpoint that may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +47,10 @@ pub(super) fn decide(written: &str, registry: &Url, issuers: Issuers<'_>) -> Res
     if !url.username().is_empty() || url.password().is_some() {
         return Err("the token realm holds user info".to_owned());
     }
+    if url.query_pairs().any(|(name, _)| name == "scope") {
+        // It would be asked for beside ours, and whoever wrote it would be shown the token.
+        return Err("the token realm chooses what the token is for".to_owned());
+    }
     let host = host_of(&url);
     let is_own_host = !host.is_empty() && host == host_of(registry);
     let is_secure = match (registry.scheme(), url.scheme()) {
@@ -74,6 +82,12 @@ pub(super) fn decide(written: &str, registry: &Url, issuers: Issuers<'_>) -> Res
             host_of(registry)
         )),
     }
+}
+
+/// The service that `challenge` names, where it is one.
+pub(super) fn service(challenge: &Challenge) -> Option<String> {
+    let service = challenge.parameter("service")?;
+    (service.len() <= SERVICE_BYTES_MAX).then(|| service.to_owned())
 }
 
 /// Whether `url` is on the host and port that `name` says.
@@ -191,6 +205,8 @@ mod tests {
             "https://user@r.example/token",
             "https://user:pw@r.example/token",
             "https://r.example@evil.example/token",
+            "https://r.example/token?scope=repository:other/secret:pull",
+            "https://r.example/token?x&%73cope=repository%3Aother%2Fsecret%3Apull",
         ] {
             check(own, "", written, None);
         }

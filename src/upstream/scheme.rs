@@ -20,6 +20,18 @@ pub(super) enum Scheme {
     Basic(Credential),
 }
 
+impl Scheme {
+    /// About the bytes it takes in memory.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Bearer(key) => key.weight(),
+            Self::Basic(credential) => {
+                credential.username.len() + credential.password.expose().len()
+            }
+        }
+    }
+}
+
 /// What a request brings along to show who asks.
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -103,9 +115,9 @@ impl Session<'_> {
                     let key = TokenKey {
                         endpoint: self.endpoint.root.clone(),
                         credential: credential.cloned(),
+                        service: realm::service(challenge),
+                        scope: self.endpoint.scope(&self.repository, challenge),
                         realm,
-                        service: challenge.parameter("service").map(str::to_owned),
-                        scope: self.endpoint.scope(&self.repository),
                     };
                     return Ok(Some(Scheme::Bearer(Arc::new(key))));
                 }
@@ -138,10 +150,7 @@ impl Session<'_> {
                 });
             }
         };
-        let Session {
-            shared, upstream, ..
-        } = self;
-        let got = shared.tokens.get(key, &upstream.reach, &upstream.label);
+        let got = self.shared.tokens.get(key, self.behalf());
         let (token, origin) = got.await?;
         Ok(Attached {
             authorization: token.authorization,

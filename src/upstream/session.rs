@@ -5,13 +5,19 @@
 //! challenge often differs. Which answer it wanted is remembered per repository, so that later requests bring it along.
 
 use reqwest::header::HeaderValue;
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 
+use super::body::Received;
 use super::challenge::{Challenge, challenges};
 use super::endpoint::{Endpoint, Upstream};
+use super::retry::Retry;
 use super::scheme::{Attached, Scheme};
 use super::shared::Shared;
+use super::transport::Behalf;
 use super::{Credential, Error, answer, body, issuer};
+
+/// What Amazon's private registries say, with a 403, to a password that was good for twelve hours.
+const EXPIRED: &str = "authorization token has expired";
 
 /// One request.
 #[derive(Debug)]
@@ -30,7 +36,7 @@ pub(super) struct Ask<'a> {
 #[derive(Debug)]
 pub(super) struct Answer {
     /// The answer; no redirect that could have been followed.
-    pub(super) response: Response,
+    pub(super) response: Received,
     /// Whether it comes from where a redirect led, not from the registry.
     pub(super) is_away: bool,
     is_authenticated: bool,
@@ -50,6 +56,8 @@ pub(super) struct Session<'a> {
     pub(super) shared: &'a Shared,
     pub(super) upstream: &'a Upstream,
     pub(super) endpoint: &'a Endpoint,
+    /// Whether another endpoint can be asked after this one.
+    pub(super) has_next: bool,
     /// What the repository is called at this endpoint.
     pub(super) repository: String,
     /// The credential, where this endpoint may see it.
@@ -76,20 +84,27 @@ impl Session<'_> {
             }
             let offered = challenges(response.headers());
             let next = match &attached {
-                None => self.answer_to(&offered, &url).await?,
+                None => self.choose(&offered, &url)?.map_or(Next::GiveUp, Next::ask),
                 Some(refused) => {
                     self.forget(refused);
                     if refused.is_last_word || !may_restart {
                         return Ok(answered(response, is_away, attached.as_ref()));
                     }
                     may_restart = false;
-                    self.restart(refused, &offered, &url).await?
+                    self.restart(refused, &offered, &url)
                 }
             };
             match next {
-                Next::Ask(attach) => {
+                Next::Ask(scheme) => {
+                    // Before a token is asked for: answers are counted, see `Transport::send`.
                     body::discard(response).await;
-                    attached = attach.map(|attached| *attached);
+                    if attached.is_some() {
+                        self.shared.transport.retry(Retry::TokenRefused);
+                    }
+                    attached = match scheme {
+                        Some(scheme) => Some(self.attach(*scheme).await?),
+                        None => None,
+                    };
                 }
                 Next::GiveUp => return Ok(answered(response, is_away, attached.as_ref())),
             }
@@ -100,12 +115,15 @@ impl Session<'_> {
     pub(super) async fn verdict(&self, answer: Answer) -> Error {
         let status = answer.status();
         let error = answer::verdict(status, answer.response.headers(), self.shared.clock.now());
-        body::discard(answer.response).await;
+        let words = body::words(answer.response).await;
         if !matches!(error, Error::Denied(_)) || answer.is_away {
             return error;
         }
         if answer.is_credential_refused {
             return issuer::credential_refused();
+        }
+        if answer.is_authenticated && words.contains(EXPIRED) {
+            return Error::Denied("the configured credential has expired".to_owned());
         }
         if status == StatusCode::UNAUTHORIZED && !answer.is_authenticated {
             let reason = "it wants to know who asks, and no credential for it is configured";
@@ -128,28 +146,21 @@ impl Session<'_> {
         self.shared.headless.insert(self.endpoint.root.clone(), ());
     }
 
-    /// What to send after a request that brought nothing along.
-    async fn answer_to(&self, offered: &[Challenge], url: &Url) -> Result<Next, Error> {
-        match self.choose(offered, url)? {
-            Some(scheme) => Ok(Next::Ask(Some(self.attach(scheme).await?.into()))),
-            None => Ok(Next::GiveUp),
+    /// On whose behalf requests are sent.
+    pub(super) fn behalf(&self) -> Behalf<'_> {
+        Behalf {
+            reach: &self.upstream.reach,
+            label: &self.upstream.label,
         }
     }
 
     /// What to send after one that brought `refused` along. Harbor answers an expired token with a challenge for a
     /// password, or with none, and says what it really wants to those alone who bring nothing.
-    async fn restart(
-        &self,
-        refused: &Attached,
-        offered: &[Challenge],
-        url: &Url,
-    ) -> Result<Next, Error> {
+    fn restart(&self, refused: &Attached, offered: &[Challenge], url: &Url) -> Next {
         match (self.choose(offered, url), &refused.scheme) {
-            (Ok(Some(scheme @ Scheme::Bearer(_))), _) => {
-                Ok(Next::Ask(Some(self.attach(scheme).await?.into())))
-            }
-            (_, Scheme::Bearer(_)) => Ok(Next::Ask(None)),
-            (_, Scheme::Basic(_)) => Ok(Next::GiveUp),
+            (Ok(Some(scheme @ Scheme::Bearer(_))), _) => Next::ask(scheme),
+            (_, Scheme::Bearer(_)) => Next::Ask(None),
+            (_, Scheme::Basic(_)) => Next::GiveUp,
         }
     }
 }
@@ -157,12 +168,18 @@ impl Session<'_> {
 /// What follows a 401.
 enum Next {
     /// The same request, with this along.
-    Ask(Option<Box<Attached>>),
+    Ask(Option<Box<Scheme>>),
     /// Nothing: there is nothing to bring along.
     GiveUp,
 }
 
-fn answered(response: Response, is_away: bool, attached: Option<&Attached>) -> Answer {
+impl Next {
+    fn ask(scheme: Scheme) -> Self {
+        Self::Ask(Some(scheme.into()))
+    }
+}
+
+fn answered(response: Received, is_away: bool, attached: Option<&Attached>) -> Answer {
     let is_unauthorized = response.status() == StatusCode::UNAUTHORIZED;
     Answer {
         response,

@@ -13,8 +13,9 @@ use super::token::Tokens;
 use super::transport::Transport;
 use crate::clock::Clock;
 
-/// Most repositories of which the way to authenticate is remembered. Some hundred bytes each.
-const SCHEMES_MAX: u64 = 10_000;
+/// Most bytes that are spent on remembering how repositories wanted to be shown who asks: some ten thousand of them.
+/// Counted in bytes, because realms are as long as whoever wrote them liked.
+const SCHEMES_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Most endpoints that are remembered not to answer HEAD on blobs.
 const HEADLESS_MAX: u64 = 1_000;
@@ -45,7 +46,13 @@ impl Shared {
             tokens: Tokens::new(Arc::clone(&transport), clock.clone()),
             transport,
             clock,
-            schemes: Cache::new(SCHEMES_MAX),
+            schemes: Cache::builder()
+                .max_capacity(SCHEMES_BYTES_MAX)
+                .weigher(|key: &SchemeKey, scheme: &Scheme| {
+                    u32::try_from(key.0.as_str().len() + key.1.len() + scheme.weight())
+                        .unwrap_or(u32::MAX)
+                })
+                .build(),
             headless: Cache::builder()
                 .max_capacity(HEADLESS_MAX)
                 .time_to_live(HEADLESS_REMEMBERED)

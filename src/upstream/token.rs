@@ -9,13 +9,17 @@ use tokio::time::Instant;
 
 use super::issuer::Issuer;
 use super::realm::Realm;
-use super::transport::{Reach, Transport};
+use super::transport::{Behalf, Transport};
 use super::{Credential, Error};
 use crate::clock::Clock;
 use crate::single_flight::{Role, SingleFlight};
 
-/// Most tokens that are kept. Some kilobytes each.
-const TOKENS_MAX: u64 = 4096;
+/// Most bytes of tokens that are kept, with what they are for: some thousand tokens of the usual 1 to 3 KiB. Counted
+/// in bytes, because anybody can run a registry that issues large ones.
+const TOKENS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What a key weighs beside its texts, in bytes, and what the cache needs for it.
+const KEY_BYTES: usize = 512;
 
 /// What a token is for. Everything that is sent to get it is in here, so two different requests never share one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,6 +34,19 @@ pub(super) struct TokenKey {
     pub(super) service: Option<String>,
     /// What may be done with it. Computed here, never copied from a challenge.
     pub(super) scope: String,
+}
+
+impl TokenKey {
+    /// About the bytes it takes in memory.
+    pub(super) fn weight(&self) -> usize {
+        let texts = [
+            self.endpoint.as_str(),
+            self.realm.url.as_str(),
+            self.service.as_deref().unwrap_or_default(),
+            &self.scope,
+        ];
+        KEY_BYTES + texts.iter().map(|text| text.len()).sum::<usize>()
+    }
 }
 
 /// A token, ready to be sent.
@@ -65,7 +82,13 @@ impl Tokens {
     /// No tokens yet.
     pub(super) fn new(transport: Arc<Transport>, clock: Clock) -> Self {
         Self {
-            kept: Cache::new(TOKENS_MAX),
+            kept: Cache::builder()
+                .max_capacity(TOKENS_BYTES_MAX)
+                .weigher(|key: &Arc<TokenKey>, token: &Token| {
+                    let bytes = key.weight() + token.authorization.len();
+                    u32::try_from(bytes).unwrap_or(u32::MAX)
+                })
+                .build(),
             flights: SingleFlight::default(),
             transport,
             clock,
@@ -81,8 +104,7 @@ impl Tokens {
     pub(super) async fn get(
         &self,
         key: &Arc<TokenKey>,
-        reach: &Reach,
-        label: &str,
+        behalf: Behalf<'_>,
     ) -> Result<(Token, Origin), Error> {
         if let Some(token) = self.kept.get(key)
             && Instant::now() < token.good_until
@@ -95,13 +117,16 @@ impl Tokens {
                 self.clock.clone(),
                 self.kept.clone(),
             );
-            let (key, reach, label) = (key.clone(), reach.clone(), label.to_owned());
+            let (key, reach) = (key.clone(), behalf.reach.clone());
+            let label = behalf.label.to_owned();
             async move {
                 let issuer = Issuer {
                     transport: &transport,
                     clock: &clock,
-                    reach: &reach,
-                    label: &label,
+                    behalf: Behalf {
+                        reach: &reach,
+                        label: &label,
+                    },
                 };
                 let token = issuer.issue(&key).await?;
                 kept.insert(key, token.clone());
@@ -120,14 +145,12 @@ impl Tokens {
     pub(super) async fn issue_once(
         &self,
         key: &TokenKey,
-        reach: &Reach,
-        label: &str,
+        behalf: Behalf<'_>,
     ) -> Result<Token, Error> {
         let issuer = Issuer {
             transport: &self.transport,
             clock: &self.clock,
-            reach,
-            label,
+            behalf,
         };
         issuer.ask(key, None).await
     }

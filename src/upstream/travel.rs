@@ -1,8 +1,9 @@
 //! One request on its way, over redirects if need be.
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, VIA};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{StatusCode, Url};
 
+use super::body::Received;
 use super::challenge::challenges;
 use super::endpoint::scope_of;
 use super::realm::{self, Issuers};
@@ -24,7 +25,7 @@ impl Session<'_> {
         ask: &Ask<'_>,
         url: &Url,
         attached: Option<&Attached>,
-    ) -> Result<(Response, bool), Error> {
+    ) -> Result<(Received, bool), Error> {
         let mut url = url.clone();
         let mut authorization = attached.map(|attached| attached.authorization.clone());
         let mut is_away = false;
@@ -38,7 +39,7 @@ impl Session<'_> {
                     let reason = format!("it redirects more than {REDIRECTS_MAX} times");
                     return Err(Error::Protocol(reason));
                 }
-                let target = redirect::target(&url, response.headers()).map_err(Error::Refused)?;
+                let target = redirect::target(&url, response.headers()).map_err(Error::Protocol)?;
                 body::discard(response).await;
                 if !is_same_origin(&url, &target) {
                     authorization = None;
@@ -48,52 +49,16 @@ impl Session<'_> {
                 url = target;
             } else if response.status() == StatusCode::UNAUTHORIZED && may_ask_for_token {
                 may_ask_for_token = false;
-                authorization = self.visitor_token(&url, response.headers()).await?;
-                if authorization.is_none() {
+                let Some(key) = visitor_key(&url, response.headers()) else {
                     return Ok((response, is_away));
-                }
+                };
                 body::discard(response).await;
+                let issued = self.shared.tokens.issue_once(&key, self.behalf());
+                authorization = Some(issued.await?.authorization);
             } else {
                 return Ok((response, is_away));
             }
         }
-    }
-
-    /// An anonymous token for a host that a redirect led to, for this request alone. Nothing of it is remembered: the
-    /// next request may be led elsewhere.
-    async fn visitor_token(
-        &self,
-        url: &Url,
-        headers: &HeaderMap,
-    ) -> Result<Option<HeaderValue>, Error> {
-        let issuers = Issuers {
-            row: Row::find(guard::host_of(url)).unwrap_or(&UNKNOWN),
-            configured: &[],
-        };
-        let Some(scope) = scope_of(url) else {
-            return Ok(None);
-        };
-        let offered = challenges(headers);
-        for challenge in offered.iter().filter(|challenge| challenge.is("bearer")) {
-            let realm = challenge.parameter("realm").unwrap_or_default();
-            let Ok(realm) = realm::decide(realm, url, issuers) else {
-                continue;
-            };
-            let key = TokenKey {
-                endpoint: url.clone(),
-                realm,
-                credential: None,
-                service: challenge.parameter("service").map(str::to_owned),
-                scope,
-            };
-            let upstream = self.upstream;
-            let issued = self
-                .shared
-                .tokens
-                .issue_once(&key, &upstream.reach, &upstream.label);
-            return issued.await.map(|token| Some(token.authorization));
-        }
-        Ok(None)
     }
 
     async fn send(
@@ -101,7 +66,7 @@ impl Session<'_> {
         ask: &Ask<'_>,
         url: &Url,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Response, Error> {
+    ) -> Result<Received, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(VIA, self.via.clone());
@@ -114,10 +79,31 @@ impl Session<'_> {
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let (reach, label) = (&self.upstream.reach, &self.upstream.label);
         let transport = &self.shared.transport;
         transport
-            .send(reach, label, &ask.method, url, &headers)
+            .send(self.behalf(), &ask.method, url, &headers)
             .await
     }
+}
+
+/// The anonymous token to ask for where a redirect led to `url`, for this request alone. Nothing of it is remembered:
+/// the next request may be led elsewhere.
+fn visitor_key(url: &Url, headers: &HeaderMap) -> Option<TokenKey> {
+    let scope = scope_of(url)?;
+    let issuers = Issuers {
+        row: Row::find(guard::host_of(url)).unwrap_or(&UNKNOWN),
+        configured: &[],
+    };
+    let offered = challenges(headers);
+    let mut bearers = offered.iter().filter(|challenge| challenge.is("bearer"));
+    bearers.find_map(|challenge| {
+        let realm = challenge.parameter("realm").unwrap_or_default();
+        Some(TokenKey {
+            endpoint: url.clone(),
+            realm: realm::decide(realm, url, issuers).ok()?,
+            credential: None,
+            service: realm::service(challenge),
+            scope: scope.clone(),
+        })
+    })
 }

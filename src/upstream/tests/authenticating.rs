@@ -285,3 +285,54 @@ async fn a_token_answer_of_any_size_is_read_to_its_limit_only() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn a_password_that_has_expired_is_told_from_one_that_was_never_right() {
+    // Amazon's private registries.
+    let fake = Fake::start(|seen| match seen.authorization {
+        Some(_) => {
+            let message = "Your authorization token has expired. Reauthenticate and try again.";
+            let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"{message}"}}]}}"#);
+            reply(403, &[], &body)
+        }
+        None => unauthorized(r#"Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/""#),
+    })
+    .await;
+    let repository = at("r.example", &[&fake.url()])
+        .with_credential()
+        .repository();
+    let denied = repository.get_manifest(&latest()).await;
+    assert!(
+        matches!(&denied, Err(Error::Denied(reason)) if reason.contains("expired")),
+        "{denied:?}"
+    );
+    assert_eq!(fake.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn one_token_of_the_public_registry_of_amazon_reads_every_repository() {
+    let fake = Fake::start(|seen| match (&*seen.method, seen.target.split_once('?')) {
+        (_, Some(("/token/", query))) => {
+            assert_eq!(query, "service=public.ecr.aws&scope=aws");
+            token("t")
+        }
+        ("GET", None) if seen.shows("Bearer t") => reply(200, &[], "{}"),
+        (_, _) => unauthorized(r#"Bearer realm="/token/",service="public.ecr.aws",scope="aws""#),
+    })
+    .await;
+    let upstreams = at("public.ecr.aws", &[&fake.url()]).upstreams();
+    let repository = upstreams.a_b("public.ecr.aws");
+    repository
+        .get_manifest(&latest())
+        .await
+        .expect("a manifest");
+    // HEAD on a blob is 401 there, with any token: it is not tried.
+    let size = repository.head_blob(&digest_of("{}")).await;
+    assert_eq!(size.expect("a size"), 2);
+    let name = "c/d".parse().expect("a name");
+    let other = upstreams.repository(repository.namespace(), &name, &Via::default());
+    other.get_manifest(&latest()).await.expect("a manifest");
+    let log = fake.log();
+    let tokens = log.iter().filter(|line| line.contains("/token/"));
+    assert_eq!(tokens.count(), 1, "{log:?}");
+}

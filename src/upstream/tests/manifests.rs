@@ -1,7 +1,5 @@
 //! Manifests, endpoints in order, trust.
 
-use tokio_rustls::TlsAcceptor;
-
 use super::*;
 
 #[tokio::test]
@@ -108,23 +106,7 @@ async fn nobody_at_home_is_unavailable() {
 
 #[tokio::test]
 async fn a_certificate_is_trusted_where_its_authority_is_configured() {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]);
-    let certificate = parameters.expect("parameters").self_signed(&key);
-    let certificate = certificate.expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-        )
-        .expect("a pair");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let acceptor = TlsAcceptor::from(Arc::new(server));
-    let fake = Fake::serve(listener, Some(acceptor), |_| reply(200, &[], "{}"));
+    let (fake, authority) = Fake::certified("127.0.0.1", |_| reply(200, &[], "{}")).await;
     let url = format!("https://{}", fake.address);
 
     let stranger = at("r.example", &[&url]).repository();
@@ -133,7 +115,7 @@ async fn a_certificate_is_trusted_where_its_authority_is_configured() {
     assert_eq!(fake.seen().len(), 0);
 
     let mut setup = at("r.example", &[&url]);
-    setup.config.upstreams[0].ca = Some(certificate.pem().into_bytes().into());
+    setup.config.upstreams[0].ca = Some(authority.into_bytes().into());
     let outcome = setup.repository().get_manifest(&latest()).await;
     assert_eq!(outcome.expect("a manifest").bytes, "{}");
 }

@@ -2,7 +2,10 @@
 
 mod authenticating;
 mod blobs;
+mod counting;
+mod hostile;
 mod manifests;
+mod proxying;
 mod redirecting;
 
 use std::convert::Infallible;
@@ -17,6 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::oci::Algorithm;
@@ -27,6 +31,7 @@ struct Seen {
     method: String,
     target: String,
     authorization: Option<String>,
+    proxy_authorization: Option<String>,
     range: Option<String>,
     via: Option<String>,
 }
@@ -41,6 +46,7 @@ impl Seen {
             method: request.method().to_string(),
             target: request.uri().to_string(),
             authorization: header("authorization"),
+            proxy_authorization: header("proxy-authorization"),
             range: header("range"),
             via: header("via"),
         }
@@ -65,7 +71,7 @@ impl Fake {
 
     fn serve(
         listener: TcpListener,
-        tls: Option<tokio_rustls::TlsAcceptor>,
+        tls: Option<TlsAcceptor>,
         answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let address = listener.local_addr().expect("an address");
@@ -90,6 +96,31 @@ impl Fake {
             }
         });
         Self { address, seen }
+    }
+
+    /// A registry that shows a certificate for `name`, and the certificate (PEM).
+    async fn certified(
+        name: &str,
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> (Self, String) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]);
+        let certificate = parameters.expect("parameters").self_signed(&key);
+        let certificate = certificate.expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
+            )
+            .expect("a pair");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let fake = Self::serve(listener, Some(acceptor), answer);
+        (fake, certificate.pem())
     }
 
     fn url(&self) -> String {
@@ -155,11 +186,12 @@ fn token(token: &str) -> Reply {
 }
 
 /// Reads a request without a body.
-async fn read_head(stream: &mut TcpStream) {
+async fn read_head(stream: &mut TcpStream) -> Vec<u8> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a request"));
     }
+    head
 }
 
 /// A listener that answers every connection with these bytes and closes it.
@@ -215,15 +247,36 @@ impl Setup {
     }
 
     fn upstreams(self) -> Upstreams {
-        Upstreams::new(self.config, Clock::system()).expect("a sound configuration")
+        self.counted(&Metrics::new())
+    }
+
+    /// The upstreams, which believe `authority` (PEM) and nobody else.
+    fn trusting(self, authority: &str) -> Upstreams {
+        let roots = tls::with_authorities(&RootCertStore::empty(), authority.as_bytes());
+        let roots = roots.expect("an authority");
+        let upstreams = Upstreams::trusting(&roots, self.config, Clock::system(), Metrics::new());
+        upstreams.expect("a sound configuration")
+    }
+
+    /// The upstreams, counting in `metrics`.
+    fn counted(self, metrics: &Metrics) -> Upstreams {
+        let upstreams = Upstreams::new(self.config, Clock::system(), metrics.clone());
+        upstreams.expect("a sound configuration")
     }
 
     /// The repository `a/b`.
     fn repository(self) -> Repository {
         let namespace = self.config.upstreams[0].namespace.clone();
+        self.upstreams().a_b(namespace.as_str())
+    }
+}
+
+impl Upstreams {
+    /// The repository `a/b` of `namespace`.
+    fn a_b(&self, namespace: &str) -> Repository {
+        let namespace = namespace.parse().expect("a namespace");
         let name = "a/b".parse().expect("a name");
-        self.upstreams()
-            .repository(&namespace, &name, &Via::default())
+        self.repository(&namespace, &name, &Via::default())
     }
 }
 

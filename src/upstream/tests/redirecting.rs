@@ -141,10 +141,8 @@ async fn what_nobody_configured_is_not_asked_on_this_machine() {
         format!("localhost:{port}"),
         format!("[::1]:{port}"),
     ] {
-        let namespace: Namespace = host.parse().expect("a namespace");
-        assert!(!upstreams.directory().serves(&namespace));
-        let name = "a/b".parse().expect("a name");
-        let repository = upstreams.repository(&namespace, &name, &Via::default());
+        let repository = upstreams.a_b(&host);
+        assert!(!upstreams.directory().serves(repository.namespace()));
         let refused = read(&repository).await;
         assert!(
             matches!(refused, Err(Error::Refused(_))),

@@ -15,6 +15,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+mod upstream;
+pub use upstream::UpstreamRequest;
+use upstream::UpstreamRequestLabels;
+
+#[cfg(test)]
+mod tests;
+
 /// From a hit in memory to a layer over a slow link, in seconds.
 const REQUEST_SECONDS: [f64; 12] = [
     0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0, 1800.0,
@@ -70,13 +77,6 @@ struct ServedLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabel {
     upstream: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UpstreamRequestLabels {
-    upstream: String,
-    method: &'static str,
-    code: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -147,45 +147,6 @@ impl Metrics {
             source,
         };
         self.0.served_bytes.get_or_create(&labels).inc_by(bytes);
-    }
-
-    /// An upstream answered with the head of a response, `waited` after it was asked; `code` is `None` when no
-    /// answer came.
-    pub fn upstream_request(
-        &self,
-        upstream: &str,
-        method: &'static str,
-        code: Option<u16>,
-        waited: Duration,
-    ) {
-        let labels = UpstreamRequestLabels {
-            upstream: upstream.to_owned(),
-            method,
-            code: code_label(code),
-        };
-        self.0.upstream_requests.get_or_create(&labels).inc();
-        if code.is_some() {
-            self.0
-                .upstream_first_byte_seconds
-                .get_or_create(&UpstreamLabel::new(upstream))
-                .observe(waited.as_secs_f64());
-        }
-    }
-
-    /// A request to an upstream is over, its body read or given up, `duration` after it was asked.
-    pub fn upstream_request_ended(&self, upstream: &str, duration: Duration) {
-        self.0
-            .upstream_request_seconds
-            .get_or_create(&UpstreamLabel::new(upstream))
-            .observe(duration.as_secs_f64());
-    }
-
-    /// Body bytes came from an upstream.
-    pub fn upstream_bytes(&self, upstream: &str, bytes: u64) {
-        self.0
-            .upstream_bytes
-            .get_or_create(&UpstreamLabel::new(upstream))
-            .inc_by(bytes);
     }
 
     /// A request to an upstream is made again.
@@ -310,7 +271,7 @@ impl Inner {
         );
         registry.register(
             "upstream_requests",
-            "Requests to upstreams, by status; none where no answer came",
+            "Requests to upstreams, by status; none where no answer came, or nobody waited for it",
             self.upstream_requests.clone(),
         );
         registry.register(
@@ -403,110 +364,5 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// At most 502 values, whatever an upstream sends.
-fn code_label(code: Option<u16>) -> String {
-    match code {
-        Some(code @ 100..=599) => code.to_string(),
-        Some(_) => "other".to_owned(),
-        None => "none".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check_line(metrics: &Metrics, expected: &str) {
-        let text = metrics.render();
-        assert!(
-            text.lines().any(|line| line == expected),
-            "{expected} is not in\n{text}"
-        );
-    }
-
-    #[test]
-    fn every_event_shows_under_its_name() {
-        let metrics = Metrics::new();
-        let second = Duration::from_secs(1);
-        metrics.request("docker.io", "tag", "hit", second);
-        metrics.served_bytes("docker.io", "cache", 7);
-        metrics.upstream_request("ghcr.io", "HEAD", Some(200), second);
-        metrics.upstream_request_ended("ghcr.io", second);
-        metrics.upstream_bytes("ghcr.io", 9);
-        metrics.upstream_retry("connect");
-        metrics.storage_error("publish");
-        metrics.digest_mismatch("other");
-        metrics.accept_error("descriptors");
-        metrics.body("cancelled");
-        metrics.panic();
-        for line in [
-            r#"entrepot_requests_total{upstream="docker.io",kind="tag",result="hit"} 1"#,
-            r#"entrepot_request_duration_seconds_bucket{le="1.0",kind="tag"} 1"#,
-            r#"entrepot_served_bytes_total{upstream="docker.io",source="cache"} 7"#,
-            r#"entrepot_upstream_requests_total{upstream="ghcr.io",method="HEAD",code="200"} 1"#,
-            r#"entrepot_upstream_ttfb_seconds_count{upstream="ghcr.io"} 1"#,
-            r#"entrepot_upstream_request_duration_seconds_sum{upstream="ghcr.io"} 1.0"#,
-            r#"entrepot_upstream_bytes_total{upstream="ghcr.io"} 9"#,
-            r#"entrepot_upstream_retries_total{reason="connect"} 1"#,
-            r#"entrepot_storage_errors_total{op="publish"} 1"#,
-            r#"entrepot_digest_mismatch_total{upstream="other"} 1"#,
-            r#"entrepot_accept_errors_total{reason="descriptors"} 1"#,
-            r#"entrepot_bodies_total{end="cancelled"} 1"#,
-            "entrepot_panics_total 1",
-            concat!(
-                r#"entrepot_build_info{version=""#,
-                env!("CARGO_PKG_VERSION"),
-                r#""} 1"#
-            ),
-            "# EOF",
-        ] {
-            check_line(&metrics, line);
-        }
-    }
-
-    #[test]
-    fn a_gauge_counts_what_is_there() {
-        let metrics = Metrics::new();
-        let fill = metrics.fill();
-        let (first, second) = (metrics.connection(), metrics.connection());
-        check_line(&metrics, "entrepot_inflight_fills 1");
-        check_line(&metrics, "entrepot_fill_waiters 0");
-        check_line(&metrics, "entrepot_connections 2");
-        drop((fill, first));
-        check_line(&metrics, "entrepot_inflight_fills 0");
-        check_line(&metrics, "entrepot_connections 1");
-        check_line(&metrics, "entrepot_connections_accepted_total 2");
-        drop(second);
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        let metrics = Metrics::new();
-        metrics.upstream_bytes("a\"b\\c\nd", 1);
-        check_line(
-            &metrics,
-            r#"entrepot_upstream_bytes_total{upstream="a\"b\\c\nd"} 1"#,
-        );
-    }
-
-    #[test]
-    fn statuses_that_do_not_exist_share_one_label() {
-        let metrics = Metrics::new();
-        let wait = Duration::ZERO;
-        metrics.upstream_request("u", "GET", Some(742), wait);
-        metrics.upstream_request("u", "GET", Some(0), wait);
-        metrics.upstream_request("u", "GET", None, wait);
-        check_line(
-            &metrics,
-            r#"entrepot_upstream_requests_total{upstream="u",method="GET",code="other"} 2"#,
-        );
-        check_line(
-            &metrics,
-            r#"entrepot_upstream_requests_total{upstream="u",method="GET",code="none"} 1"#,
-        );
     }
 }
