@@ -9,7 +9,7 @@ use crate::harness::clock;
 use crate::harness::content::{KIB, MIB, bytes};
 use crate::harness::gate::Gate;
 use crate::harness::mirror::Setup;
-use crate::harness::upstream::{Answer, Body, End, Upstream};
+use crate::harness::upstream::{Body, Upstream};
 use crate::harness::world::World;
 
 /// Checks that upstream sent the content no more often than once, but for a hundredth.
@@ -75,52 +75,6 @@ async fn two_registries_that_hold_the_same_blob_cost_one_body() {
     }
     let sent = first.body_bytes("*") + second.body_bytes("*");
     assert!(sent * 100 <= content.len() as u64 * 101, "{sent}");
-}
-
-/// Two registries, of which the first is asked and only the second has the blob whole.
-async fn second_registry_helps(first_has: impl FnOnce(&Upstream, &str, &Gate)) {
-    let (first, second) = (Upstream::start().await, Upstream::start().await);
-    let content = bytes(1, 2 * MIB);
-    let digest = second.put_blob("team/app", content.clone());
-    let gate = Gate::closed();
-    first_has(&first, &digest, &gate);
-    let setup = Setup::new().upstream("first.example", &first);
-    let mirror = setup.upstream("second.example", &second).start().await;
-    let path = target(&digest);
-    let asks_first = format!("{path}?ns=first.example");
-    let asks_second = format!("{path}?ns=second.example");
-    let leader = mirror.get(&asks_first);
-    let follower = async {
-        gate.reached().await;
-        let pull = mirror.get(&asks_second);
-        // The follower has joined when its request was answered, or waits with the leader.
-        let open = async { gate.open() };
-        tokio::join!(pull, open).0
-    };
-    let (_, answer) = tokio::join!(leader, follower);
-    assert_eq!(answer.expect(200), content);
-    let sent = first.body_bytes("*") + second.body_bytes("*");
-    assert!(sent <= content.len() as u64 * 101 / 100, "{sent}");
-}
-
-#[tokio::test]
-async fn a_source_that_fails_harms_no_caller_who_brings_another() {
-    for status in [401, 403, 404, 500] {
-        second_registry_helps(|first, digest, gate| {
-            first.answer(&target(digest), Answer::status(status).after(gate));
-        })
-        .await;
-    }
-}
-
-#[tokio::test]
-async fn another_source_goes_on_in_the_middle_of_a_blob() {
-    second_registry_helps(|first, digest, gate| {
-        let body = Body::new(bytes(1, 2 * MIB)).stall_at(MIB, gate);
-        first.put_blob_as("team/app", digest, body.cut_at(MIB, End::Fin, 1));
-        first.rule(|request| request.header("Range").map(|_| Answer::status(500)));
-    })
-    .await;
 }
 
 #[tokio::test]
