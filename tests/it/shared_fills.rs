@@ -1,5 +1,8 @@
 //! Two registries, one blob: callers of both share a fill, and the trouble of one registry is not the other's.
 
+use std::pin::pin;
+
+use crate::harness::client::Request;
 use crate::harness::content::{MIB, bytes};
 use crate::harness::gate::Gate;
 use crate::harness::mirror::Setup;
@@ -25,10 +28,19 @@ async fn second_registry_helps(first_has: impl FnOnce(&Upstream, &str, &Gate)) {
     let leader = mirror.get(&asks_first);
     let follower = async {
         gate.reached().await;
-        let pull = mirror.get(&asks_second);
-        // The follower has joined when its request was answered, or waits with the leader.
-        let open = async { gate.open() };
-        tokio::join!(pull, open).0
+        let mut pull = pin!(Request::get(&asks_second).open(mirror.address));
+        // It has joined when it has its head, or waits for one as the leader does.
+        let pull = loop {
+            tokio::select! {
+                pull = &mut pull => break pull,
+                metrics = mirror.metrics() => if metrics.contains("\nentrepot_fill_waiters 2\n") {
+                    gate.open();
+                    break pull.await;
+                }
+            }
+        };
+        gate.open();
+        pull.finish().await
     };
     let (_, answer) = tokio::join!(leader, follower);
     assert_eq!(answer.expect(200), content);
