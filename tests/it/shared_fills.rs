@@ -67,3 +67,21 @@ async fn another_source_goes_on_in_the_middle_of_a_blob() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_no_blob_at_one_registry_is_not_given_to_callers_of_another() {
+    let page = Answer::ok("text/html", "<html>Please log in.</html>");
+    second_registry_helps(|first, digest, gate| {
+        first.answer(&target(digest), page.after(gate));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_bytes_of_one_registry_are_not_given_to_callers_of_another() {
+    second_registry_helps(|first, digest, gate| {
+        let body = Body::new(bytes(2, 100)).after(gate);
+        first.put_blob_as("team/app", digest, body);
+    })
+    .await;
+}
