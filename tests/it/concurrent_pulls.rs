@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 
 use crate::harness::client::{Connection, Ending, Request};
+use crate::harness::clock;
 use crate::harness::content::{KIB, MIB, bytes};
 use crate::harness::gate::Gate;
 use crate::harness::mirror::Setup;
@@ -142,6 +143,23 @@ async fn a_client_that_reads_a_byte_at_a_time_slows_nobody() {
     // And it gets its own, in the end.
     assert_eq!(slow.finish().await.expect(200), content.slice(3..));
     assert_eq!(world.upstream.requests("GET", "*").len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_let_go() {
+    let world = World::new().await;
+    let content = bytes(1, 8 * MIB);
+    let target = target(&world.upstream.put_blob("team/app", content.clone()));
+    let slow = slow_reader(world.mirror.address, &target).await;
+    let mut slow = slow.expect("an answer");
+    slow.read(1).await;
+    // By the time another has all of it, nothing more goes to the slow one.
+    let other = world.mirror.get(&target).await;
+    assert_eq!(other.expect(200), content);
+    clock::pass(61).await;
+    let answer = slow.finish().await;
+    assert_ne!(answer.ending, Ending::Complete);
+    assert_eq!(world.mirror.get(&target).await.expect(200), content);
 }
 
 async fn slow_reader(address: SocketAddr, target: &str) -> Option<crate::harness::client::Pull> {

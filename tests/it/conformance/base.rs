@@ -107,7 +107,7 @@ async fn a1_9_the_names_of_docker_hub_are_one_registry() {
     ];
     for target in targets {
         let answer = mirror.get(target).await;
-        assert_eq!(answer.header("OCI-Namespace").is_some(), true, "{target}");
+        assert!(answer.header("OCI-Namespace").is_some(), "{target}");
         assert_eq!(answer.expect(200), image.manifest.bytes, "{target}");
     }
     let gets = hub.requests("GET", "*");

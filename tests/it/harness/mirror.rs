@@ -84,7 +84,7 @@ impl Setup {
     /// With this text as credentials file.
     pub fn credentials(self, text: &str) -> Self {
         let path = self.file("credentials.yaml", text);
-        self.line(&format!("credentials_file: {path:?}"))
+        self.line(&format!("credentials_file: {:?}", text_of(&path)))
     }
 
     fn yaml(&self, directory: &Path) -> String {
@@ -92,8 +92,10 @@ impl Setup {
             "listen: [{{ address: \"127.0.0.1:0\" }}]\n\
              default_upstream: {:?}\n\
              unknown_namespaces: {}\n\
-             cache: {{ directory: {directory:?} }}\n",
-            self.default_upstream, self.unknown_namespaces
+             cache: {{ directory: {:?} }}\n",
+            self.default_upstream,
+            self.unknown_namespaces,
+            text_of(directory)
         );
         for line in &self.lines {
             text.push_str(line);
@@ -143,12 +145,13 @@ impl Setup {
             .expect("a runtime");
         let (setup, path) = (self.clone(), directory.path().to_owned());
         let (sender, receiver) = oneshot::channel();
-        // Not joined: the task ends with the runtime.
-        let _ = runtime.handle().spawn(async move {
+        let running = runtime.handle().spawn(async move {
             let (stop, mut home, address, clock) = setup.launch(&path).await;
             let _ = sender.send((stop, address, clock));
             home.tasks().join_next().await;
         });
+        // Not joined: the task ends with the runtime.
+        drop(running);
         let (stop, address, clock) = receiver.await.expect("it starts");
         Mirror {
             address,
@@ -177,6 +180,12 @@ impl Setup {
         });
         (stop, Home::Here(tasks), address, clock)
     }
+}
+
+/// A path as YAML text can hold it.
+fn text_of(path: &Path) -> &str {
+    path.to_str()
+        .expect("temporary directories have plain names")
 }
 
 /// Where the mirror runs.

@@ -62,15 +62,15 @@ async fn p34_harbor_flip() {
     harbor.put_image("project/app", "v1", &image);
     let (realm, host) = (harbor.url("/service/token"), harbor.host());
     // Whoever brings a token that is no good meets another challenge than whoever brings none.
-    let guard = Guard::challenging(move |request| match request.header("Authorization") {
-        Some(_) => vec!["Basic realm=\"harbor\"".to_owned()],
-        None => {
-            let name = request.parts().map_or("", |(name, _, _)| name);
-            let scope = format!("repository:{name}:pull");
-            vec![format!(
-                r#"Bearer realm="{realm}",service="harbor-registry",scope="{scope}""#
-            )]
+    let guard = Guard::challenging(move |request| {
+        if request.header("Authorization").is_some() {
+            return vec!["Basic realm=\"harbor\"".to_owned()];
         }
+        let name = request.parts().map_or("", |(name, _, _)| name);
+        let scope = format!("repository:{name}:pull");
+        vec![format!(
+            r#"Bearer realm="{realm}",service="harbor-registry",scope="{scope}""#
+        )]
     });
     guard.stand(&harbor, &harbor, "/service/token");
     for with_credential in [false, true] {

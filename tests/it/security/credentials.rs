@@ -155,11 +155,8 @@ async fn c50_a_certificate_that_nobody_vouches_for_is_not_taken() {
 async fn f42_a_certificate_for_another_host_is_not_taken() {
     let authority = Authority::new();
     let upstream = Upstream::start_tls("127.0.0.1", &authority).await;
-    let (_, port) = upstream
-        .host()
-        .rsplit_once(':')
-        .map(|(_, port)| ((), port.to_owned()))
-        .expect("a port");
+    let host = upstream.host();
+    let (_, port) = host.rsplit_once(':').expect("a port");
     let setup = Setup::new();
     let ca = setup.file("ca.pem", authority.pem());
     let url = format!("https://localhost:{port}");

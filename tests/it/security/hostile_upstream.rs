@@ -13,8 +13,7 @@ async fn c38_headers_have_a_limit() {
         "HTTP/1.1 200 OK\r\nX-Long: {}\r\n\r\n",
         "a".repeat(1_000_000)
     );
-    let many: String = (0..10_000).map(|n| format!("X-{n}: a\r\n")).collect();
-    let many = format!("HTTP/1.1 200 OK\r\n{many}\r\n");
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X-Many: a\r\n".repeat(10_000));
     let endless_line = "HTTP/1.1 200 OK\r\nX-Endless: ".to_owned();
     for (head, endless) in [
         (long, None),

@@ -1,6 +1,7 @@
 //! A token server, and a registry that wants its tokens.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -34,7 +35,7 @@ impl Guard {
         Self::challenging(move |request| {
             let mut challenge = format!(r#"Bearer realm="{realm}",service="{service}""#);
             if let Some((name, _, _)) = request.parts() {
-                challenge.push_str(&format!(r#",scope="repository:{name}:pull""#));
+                let _ = write!(challenge, r#",scope="repository:{name}:pull""#);
             }
             vec![challenge]
         })
@@ -101,16 +102,16 @@ impl Guard {
         let allowed = scopes.is_some_and(|scopes| match request.parts() {
             Some((name, _, _)) => {
                 let wanted = format!("repository:{name}:pull");
-                scopes.iter().any(|scope| *scope == wanted)
+                scopes.contains(&wanted)
             }
             None => true,
         });
-        (!allowed).then(|| unauthorized((self.challenge)(request)))
+        (!allowed).then(|| unauthorized(&(self.challenge)(request)))
     }
 }
 
 /// 401 with these challenge lines.
-fn unauthorized(challenges: Vec<String>) -> Answer {
+fn unauthorized(challenges: &[String]) -> Answer {
     let answer = Answer::error(401, "UNAUTHORIZED");
     challenges.iter().fold(answer, |answer, challenge| {
         answer.header("WWW-Authenticate", challenge)
@@ -125,7 +126,7 @@ impl Upstream {
         self.rule(move |request| {
             let given = request.header("Authorization");
             let allowed = !request.path().starts_with("/v2/") || given == Some(&expected);
-            (!allowed).then(|| unauthorized(vec![challenge.clone()]))
+            (!allowed).then(|| unauthorized(std::slice::from_ref(&challenge)))
         });
     }
 }

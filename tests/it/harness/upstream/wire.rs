@@ -1,5 +1,6 @@
 //! HTTP/1.1 by hand: an upstream that misbehaves says what no HTTP library would.
 
+use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -114,8 +115,11 @@ pub async fn write_answer<S: AsyncWrite + Unpin>(
     }
     if let Some(raw) = &answer.raw {
         stream.write_all(raw).await?;
-        while body.endless {
-            stream.write_all(&body.bytes).await?;
+        if body.endless {
+            // Until the other side has had enough.
+            loop {
+                stream.write_all(&body.bytes).await?;
+            }
         }
         stream.flush().await?;
         return Ok(After::Closed(End::Fin));
@@ -143,12 +147,12 @@ fn head(answer: &Answer, length: Option<u64>) -> String {
     // What a real registry adds, and nobody wants to see passed on.
     head.push_str("Set-Cookie: session=of-the-upstream\r\nX-Of-Upstream: yes\r\n");
     for (name, value) in &answer.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     match (answer.body.declared, length) {
         (Declared::Chunked, _) => head.push_str("Transfer-Encoding: chunked\r\n"),
         (_, Some(length)) if !matches!(answer.status, 204 | 304) => {
-            head.push_str(&format!("Content-Length: {length}\r\n"));
+            let _ = write!(head, "Content-Length: {length}\r\n");
         }
         _ => {}
     }
