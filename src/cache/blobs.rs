@@ -51,7 +51,7 @@ impl Blobs {
             Err(FillError::Storage(_)) => self.pass_through(source, digest).await,
             Err(FillError::Upstream(error)) => Err(error.into()),
             Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
-            Err(FillError::Broken) => Err(Error::Broken),
+            Err(FillError::BegunAnew | FillError::Broken) => Err(Error::Broken),
         }
     }
 

@@ -15,6 +15,7 @@ pub use shelf::Manifest;
 mod behind;
 mod blobs;
 mod fill;
+mod pending;
 
 mod reader;
 pub use reader::{Blob, BlobReader, ReadError, Unfinished};

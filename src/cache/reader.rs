@@ -61,7 +61,7 @@ enum Content {
     /// The file of a fill. The source is the caller's own, in case storage fails in the middle.
     Filling {
         fill: Arc<Fill>,
-        file: Arc<File>,
+        opened: Opened,
         source: Repository,
     },
     /// Nowhere but upstream: storage is failing.
@@ -77,10 +77,13 @@ impl Blob {
     }
 
     pub(super) fn filling(fill: Arc<Fill>, opened: Opened, source: Repository) -> Self {
-        let Opened { size, file } = opened;
         Self {
-            size,
-            content: Content::Filling { fill, file, source },
+            size: opened.size,
+            content: Content::Filling {
+                fill,
+                opened,
+                source,
+            },
         }
     }
 
@@ -103,6 +106,7 @@ impl Blob {
         BlobReader {
             size,
             content,
+            start: range.start,
             at: range.start,
             end: range.end,
             whole,
@@ -117,6 +121,7 @@ pub struct BlobReader {
     /// The size of the whole blob.
     size: u64,
     content: Content,
+    start: u64,
     /// The next byte, counted from the start of the blob.
     at: u64,
     end: u64,
@@ -139,17 +144,23 @@ impl BlobReader {
         }
         let chunk = match &self.content {
             Content::Stored(file) => read(file, self.at, self.end).await?,
-            Content::Filling { fill, file, source } => {
-                match fill.readable(self.at, self.whole).await {
-                    Ok(readable) => read(file, self.at, self.end.min(readable)).await?,
-                    Err(FillError::Storage(_)) => {
-                        let (digest, source) = (fill.digest(), source.clone());
-                        let file = Arc::clone(file);
-                        self.pass_through(digest, &source, Some(file)).await?
-                    }
-                    Err(error) => return Err(Unfinished::from(error).into()),
+            Content::Filling {
+                fill,
+                opened,
+                source,
+            } => match fill.readable(opened, self.at, self.whole).await {
+                Ok(readable) => read(&opened.file, self.at, self.end.min(readable)).await?,
+                Err(FillError::Storage(_)) => {
+                    let (digest, source) = (fill.digest(), source.clone());
+                    let file = Arc::clone(&opened.file);
+                    self.pass_through(digest, &source, Some(file)).await?
                 }
-            }
+                Err(FillError::BegunAnew) if self.at == self.start => {
+                    self.open_again().await?;
+                    return Box::pin(self.chunk()).await;
+                }
+                Err(error) => return Err(Unfinished::from(error).into()),
+            },
             Content::Upstream { digest, source } => {
                 let (digest, source) = (*digest, source.clone());
                 self.pass_through(digest, &source, None).await?
@@ -157,6 +168,23 @@ impl BlobReader {
         };
         self.at += chunk.len() as u64;
         Ok(Some(chunk))
+    }
+
+    /// The fill began anew before anything was given of the first attempt.
+    async fn open_again(&mut self) -> Result<(), ReadError> {
+        if let Content::Filling {
+            fill,
+            opened,
+            source,
+        } = &mut self.content
+        {
+            let again = fill.opened(source).await.map_err(Unfinished::from)?;
+            if again.size != self.size {
+                return Err(Unfinished("the size of the blob changed".to_owned()).into());
+            }
+            *opened = again;
+        }
+        Ok(())
     }
 
     /// The next bytes straight from upstream. `given` is the file the bytes before came from.

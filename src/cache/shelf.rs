@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::behind::Behind;
+use super::pending::Pending;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
 use crate::storage::{self, Local, RecordKey};
@@ -76,6 +77,8 @@ pub(super) struct Shelf {
     metrics: Metrics,
     hot: moka::sync::Cache<Digest, Arc<Manifest>>,
     tags: moka::sync::Cache<TagKey, TagRecord>,
+    /// Tag records on their way to disk.
+    pending: Pending<TagKey, TagRecord>,
 }
 
 impl TagKey {
@@ -102,9 +105,11 @@ impl Shelf {
             .max_capacity(HOT_BYTES_MAX)
             .weigher(weigh)
             .build();
+        let pending = Pending::new(behind.clone());
         Self {
             storage,
             behind,
+            pending,
             metrics,
             hot,
             tags: moka::sync::Cache::new(HOT_TAGS_MAX),
@@ -118,7 +123,9 @@ impl Shelf {
 
     /// What is known of a tag, if it is in memory.
     pub(super) fn hot_tag(&self, key: &TagKey) -> Option<TagRecord> {
-        self.tags.get(key)
+        self.tags
+            .get(key)
+            .or_else(|| self.pending.get(key).flatten())
     }
 
     /// The manifest `digest`, if it is here.
@@ -150,28 +157,47 @@ impl Shelf {
         if let Some(record) = self.hot_tag(key) {
             return Some(record);
         }
+        if self.pending.get(key).is_some() {
+            // On its way to being removed; the disk does not know yet.
+            return None;
+        }
         let wanted = key.clone();
         let content = self
             .storage(move |storage| storage.record(wanted.record()))
             .await??;
         let record = TagFile::parse(&content, key)?;
+        if let Some(pending) = self.pending.get(key) {
+            // Somebody knows better meanwhile.
+            return pending;
+        }
         self.tags.insert(key.clone(), record.clone());
         Some(record)
     }
 
     /// Keeps what is known of a tag.
     pub(super) fn keep_tag(&self, key: &TagKey, record: TagRecord) {
-        let file = TagFile::new(key, &record);
-        self.tags.insert(key.clone(), record);
-        let key = key.clone();
-        self.storage_behind(move |storage| storage.write_record(key.record(), &json(&file)));
+        self.tags.insert(key.clone(), record.clone());
+        self.put_tag(key, Some(record));
     }
 
     /// Forgets a tag.
     pub(super) fn forget_tag(&self, key: &TagKey) {
+        self.put_tag(key, None);
         self.tags.invalidate(key);
-        let key = key.clone();
-        self.storage_behind(move |storage| storage.remove_record(key.record()));
+    }
+
+    fn put_tag(&self, key: &TagKey, record: Option<TagRecord>) {
+        let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        self.pending.set(key.clone(), record, move |key, record| {
+            let written = match record {
+                Some(record) => {
+                    let file = TagFile::new(key, record);
+                    storage.write_record(key.record(), &json(&file))
+                }
+                None => storage.remove_record(key.record()),
+            };
+            told(written, &metrics);
+        });
     }
 
     /// Waits for `work` on storage. A failure is counted and told, and is otherwise nothing.

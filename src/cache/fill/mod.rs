@@ -62,6 +62,9 @@ pub(super) enum FillError {
         /// What they hash to.
         found: Digest,
     },
+    /// The bytes so far were wrong, and another source is asked for all of them.
+    #[error("the fill began anew")]
+    BegunAnew,
     /// The bytes could not be kept.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -157,6 +160,8 @@ struct State {
     plan: Plan,
     /// Made when the first upstream answers.
     file: Option<Arc<File>>,
+    /// How often the fill has begun anew.
+    attempt: u32,
     end: Option<End>,
 }
 
@@ -167,6 +172,8 @@ pub(super) struct Opened {
     pub(super) size: u64,
     /// Where its bytes are as far as they have come.
     pub(super) file: Arc<File>,
+    /// Which attempt at the blob these bytes are of.
+    attempt: u32,
 }
 
 /// How a fill ended.
@@ -183,11 +190,15 @@ impl State {
         Some(Opened {
             size: self.plan.size()?,
             file: Arc::clone(self.file.as_ref()?),
+            attempt: self.attempt,
         })
     }
 
     /// Up to where a reader at `offset` may read, or how the fill ended; `None` while it has to wait.
-    fn readable(&self, offset: u64, whole: bool) -> Option<Result<u64, FillError>> {
+    fn readable(&self, attempt: u32, offset: u64, whole: bool) -> Option<Result<u64, FillError>> {
+        if attempt != self.attempt {
+            return Some(Err(FillError::BegunAnew));
+        }
         let size = self.plan.size().unwrap_or(0);
         let limit = match &self.end {
             Some(End::Failed(error)) => return Some(Err(error.clone())),
@@ -255,30 +266,40 @@ impl Fill {
         }
     }
 
-    /// Waits until there is something to read at `offset`, and says up to where. A reader of the `whole` blob gets
-    /// the last bytes only when the digest is right.
+    /// Waits until there is something to read at `offset` of what was `opened`, and says up to where. A reader of the
+    /// `whole` blob gets the last bytes only when the digest is right.
     ///
     /// Cancel-safe.
-    pub(super) async fn readable(&self, offset: u64, whole: bool) -> Result<u64, FillError> {
+    ///
+    /// # Errors
+    /// `BegunAnew` when the bytes of that attempt were wrong: a reader who was given none may open again.
+    pub(super) async fn readable(
+        &self,
+        opened: &Opened,
+        offset: u64,
+        whole: bool,
+    ) -> Result<u64, FillError> {
+        let attempt = opened.attempt;
         let mut state = self.state.subscribe();
         let is_far = {
             let state = state.borrow_and_update();
-            if let Some(readable) = state.readable(offset, whole) {
+            if let Some(readable) = state.readable(attempt, offset, whole) {
                 return readable;
             }
             state.plan.present_from(offset) == offset && !state.plan.reaches(offset, FRONT_BYTES)
         };
         let _waiting = is_far.then(|| Waiting::new(self, offset));
         let found = state
-            .wait_for(|state| state.readable(offset, whole).is_some())
+            .wait_for(|state| state.readable(attempt, offset, whole).is_some())
             .await
             .map_err(|_| FillError::Broken)?;
         found
-            .readable(offset, whole)
+            .readable(attempt, offset, whole)
             .unwrap_or(Err(FillError::Broken))
     }
 
-    /// Changes the plan without waking anybody.
+    /// Reads or changes the plan without waking anybody. Takes the lock for writing: not to be called by who holds it
+    /// for reading.
     fn plan<T: Default>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
         let mut changed = T::default();
         self.state.send_if_modified(|state| {
@@ -286,6 +307,15 @@ impl Fill {
             false
         });
         changed
+    }
+
+    /// What came is wrong; another source is asked for all of it.
+    fn begin_anew(&self) {
+        self.state.send_modify(|state| {
+            state.plan = Plan::default();
+            state.file = None;
+            state.attempt += 1;
+        });
     }
 
     /// The fill is over. Only the first end counts.
@@ -342,12 +372,17 @@ mod tests {
         if let Some((id, _)) = plan.claim(present) {
             plan.received(id, present);
         }
-        State { plan, file, end }
+        State {
+            plan,
+            file,
+            attempt: 0,
+            end,
+        }
     }
 
     fn check(state: &State, offset: u64, whole: bool, expected: Option<u64>) {
         let found = state
-            .readable(offset, whole)
+            .readable(0, offset, whole)
             .map(|found| found.expect("not failed"));
         assert_eq!(found, expected, "at {offset}, whole: {whole}");
     }
@@ -373,7 +408,7 @@ mod tests {
     fn nothing_of_a_failed_fill_is_read_any_more() {
         let failed = state(10, 10, Some(End::Failed(FillError::Broken)));
         assert!(matches!(
-            failed.readable(0, false),
+            failed.readable(0, 0, false),
             Some(Err(FillError::Broken))
         ));
     }

@@ -4,21 +4,39 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::upstream::{Error, Repository};
 
+/// Most sources of one fill. Whoever brings another one shares what those give; clients can make up any number.
+const SOURCES_MAX: usize = 16;
+
 /// The callers' sources, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Sources(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Each with why it has nothing more to give, once that is so.
-    entries: Vec<(Repository, Option<Error>)>,
+    entries: Vec<Entry>,
     /// Set once every source has failed: whoever comes now starts a fill of their own.
     closed: bool,
 }
 
+#[derive(Debug)]
+struct Entry {
+    repository: Repository,
+    /// Why it has nothing more to give, once that is so.
+    failure: Option<Error>,
+}
+
+impl Entry {
+    fn new(repository: Repository) -> Self {
+        Self {
+            repository,
+            failure: None,
+        }
+    }
+}
+
 impl Sources {
     pub(super) fn new(first: Repository) -> Self {
-        let entries = vec![(first, None)];
+        let entries = vec![Entry::new(first)];
         Self(Mutex::new(Inner {
             entries,
             closed: false,
@@ -28,8 +46,12 @@ impl Sources {
     /// Takes in another caller's source. `false` when it comes too late to matter.
     pub(super) fn offer(&self, source: &Repository) -> bool {
         let mut inner = self.inner();
-        if !inner.closed && !inner.entries.iter().any(|(known, _)| known == source) {
-            inner.entries.push((source.clone(), None));
+        let is_new = !inner
+            .entries
+            .iter()
+            .any(|entry| entry.repository == *source);
+        if is_new && !inner.closed && inner.entries.len() < SOURCES_MAX {
+            inner.entries.push(Entry::new(source.clone()));
         }
         !inner.closed
     }
@@ -37,27 +59,33 @@ impl Sources {
     /// The first source that has not failed. Without one the list is closed: there will be none.
     pub(super) fn next(&self) -> Option<Repository> {
         let mut inner = self.inner();
-        let next = inner.entries.iter().find(|(_, failure)| failure.is_none());
-        let next = next.map(|(source, _)| source.clone());
+        let next = inner.entries.iter().find(|entry| entry.failure.is_none());
+        let next = next.map(|entry| entry.repository.clone());
         inner.closed = next.is_none();
         next
+    }
+
+    /// Whether some source has not failed. Without one the list is closed.
+    pub(super) fn has_more(&self) -> bool {
+        self.next().is_some()
     }
 
     /// `source` has nothing more to give.
     pub(super) fn failed(&self, source: &Repository, error: Error) {
         let mut inner = self.inner();
-        if let Some(entry) = inner.entries.iter_mut().find(|(known, _)| known == source) {
-            entry.1 = Some(error);
+        let mut entries = inner.entries.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.repository == *source) {
+            entry.failure = Some(error);
         }
     }
 
     /// Why `source` has nothing more to give, where that is so.
     pub(super) fn failure_of(&self, source: &Repository) -> Option<Error> {
-        self.inner()
-            .entries
-            .iter()
-            .find(|(known, _)| known == source)?
-            .1
+        let inner = self.inner();
+        let mut entries = inner.entries.iter();
+        entries
+            .find(|entry| entry.repository == *source)?
+            .failure
             .clone()
     }
 

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::growth::{CONNECTIONS_MAX, Growth, MEASURE};
 use super::sink::Sink;
 use super::worker::{Start, Stopped, Worker};
-use super::{End, Fill, FillError, NEAR_BYTES, Opened};
+use super::{End, FRONT_BYTES, Fill, FillError, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
 use crate::metrics::Metrics;
 use crate::storage::{Local, StoredBlob};
@@ -63,11 +63,26 @@ impl Task<'_> {
         if self.find_stored().await? {
             return Ok(());
         }
-        let (source, stream) = self.open().await?;
-        let sink = self.make_sink(&stream).await?;
-        let label = source.label().to_owned();
-        self.receive(source, stream, &sink).await?;
-        self.finish(&sink, &label).await
+        loop {
+            let (source, stream) = self.open().await?;
+            let sink = self.make_sink(&stream).await?;
+            let label = source.label().to_owned();
+            let asked = self.receive(source, stream, &sink).await?;
+            match self.finish(&sink, &label).await {
+                Err(wrong @ FillError::WrongDigest { .. }) => {
+                    // One registry's wrong bytes are not the trouble of those who brought another.
+                    for source in &asked {
+                        let error = upstream::Error::Protocol("it sends wrong bytes".to_owned());
+                        self.fill.sources.failed(source, error);
+                    }
+                    if !self.fill.sources.has_more() {
+                        return Err(wrong);
+                    }
+                    self.fill.begin_anew();
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Looks once more: between a caller's look-up and this fill, another fill of the same blob may have ended.
@@ -130,14 +145,15 @@ impl Task<'_> {
         Ok(sink)
     }
 
-    /// Keeps workers at work until every byte is there.
+    /// Keeps workers at work until every byte is there. Gives the sources that were asked.
     async fn receive(
         &self,
         source: Repository,
         stream: BlobStream,
         sink: &Arc<Sink>,
-    ) -> Result<(), FillError> {
+    ) -> Result<Vec<Repository>, FillError> {
         let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics);
+        let mut asked = vec![source.clone()];
         let mut workers = FuturesUnordered::new();
         workers.push(worker.work(source, Start::Stream(Box::new(stream))));
         let mut growth = Growth::default();
@@ -149,6 +165,7 @@ impl Task<'_> {
                 let Some(source) = self.fill.sources.next() else {
                     return Err(last);
                 };
+                asked.push(source.clone());
                 workers.push(worker.work(source, Start::Next));
             }
             let mut near = None;
@@ -178,7 +195,7 @@ impl Task<'_> {
                     {
                         workers.push(worker.work(source, Start::Next));
                     }
-                    near = has_ranges.then(|| in_patience(came, elapsed));
+                    near = has_ranges.then(|| in_patience(came, elapsed).max(FRONT_BYTES));
                 }
             }
             let stranded = near.and_then(|near| self.fill.plan(|plan| plan.stranded(near)));
@@ -189,7 +206,7 @@ impl Task<'_> {
                 workers.push(worker.work(source, Start::Reader(offset)));
             }
         }
-        Ok(())
+        Ok(asked)
     }
 
     fn wants_more(

@@ -137,20 +137,33 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn claim(&self, bytes: u64) -> Option<Run<'a>> {
-        let (id, _) = self.fill.plan(|plan| plan.claim(bytes))?;
-        Some(Run {
+    fn run(&self, id: RunId) -> Run<'a> {
+        Run {
             fill: self.fill,
             id,
-        })
+        }
+    }
+
+    /// The next run. Who works alone stays at the front: whether the source does ranges is not known yet, and a reader
+    /// further on gets a connection of its own.
+    fn claim(&self, bytes: u64) -> Option<Run<'a>> {
+        let claimed = self.fill.plan(|plan| {
+            if self.is_alone() {
+                plan.claim_front(bytes)
+            } else {
+                plan.claim(bytes)
+            }
+        });
+        claimed.map(|(id, _)| self.run(id))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.working.load(Ordering::Relaxed) == 1
     }
 
     fn seize(&self, offset: u64) -> Option<Run<'a>> {
-        let (id, _) = self.fill.plan(|plan| plan.seize(offset, RUN_BYTES_MIN))?;
-        Some(Run {
-            fill: self.fill,
-            id,
-        })
+        let seized = self.fill.plan(|plan| plan.seize(offset, RUN_BYTES_MIN));
+        seized.map(|(id, _)| self.run(id))
     }
 
     /// Fetches a run, asking again where the source drops. `false` when the source would start from the beginning
@@ -192,7 +205,7 @@ impl<'a> Worker<'a> {
     async fn ask(&self, source: &Repository, run: &Run<'_>) -> Result<bool, FillError> {
         let left = run.left();
         let total = self.fill.plan(|plan| plan.size());
-        let alone = self.working.load(Ordering::Relaxed) == 1;
+        let alone = self.is_alone();
         let extent = match total {
             // Among others, exactly the run: what comes beyond it would come twice.
             Some(total) if !alone => Extent::Part {
@@ -223,7 +236,7 @@ impl<'a> Worker<'a> {
         loop {
             let came = at..at + gathered.bytes;
             at = came.end;
-            let wanted = run.grown_to(came.end);
+            let wanted = run.take(came.end);
             let chunks = cut(std::mem::take(&mut gathered.chunks), came.start, &wanted);
             let through = came.end >= wanted.end;
             let writing = self.write(run, chunks, wanted.start);
@@ -293,13 +306,10 @@ impl Run<'_> {
         self.left().is_empty()
     }
 
-    /// What is wanted of a stream that has come up to `end`: the run, grown as far as that where it may, and a little
-    /// further, so that it is known whether to read on.
-    fn grown_to(&self, end: u64) -> Range<u64> {
-        self.fill.plan(|plan| {
-            while plan.left(self.id).end <= end && plan.extend(self.id, RUN_BYTES_MIN) {}
-            plan.left(self.id)
-        })
+    /// Takes what came up to `end`, to be written; see [`Plan::take`](super::plan::Plan::take).
+    fn take(&self, end: u64) -> Range<u64> {
+        self.fill
+            .plan(|plan| plan.take(self.id, end, RUN_BYTES_MIN))
     }
 }
 
