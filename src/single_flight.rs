@@ -89,10 +89,11 @@ where
         if let Some(receiver) = flights.get(&key) {
             return (Role::Follower, receiver.clone());
         }
+        // Before the key is taken, so that it is free again should this panic.
+        let task = make();
         let (sender, receiver) = watch::channel(None);
         flights.insert(key.clone(), receiver.clone());
         let flights = Arc::clone(&self.flights);
-        let task = make();
         #[expect(
             clippy::disallowed_methods,
             reason = "the task must outlive its callers"

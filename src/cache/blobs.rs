@@ -7,7 +7,7 @@ use super::behind::Behind;
 use super::fill::{Fill, FillError, Fills, Opened};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
-use super::shelf::Shelf;
+use super::shelf::{ManifestKey, Shelf};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
@@ -40,8 +40,11 @@ impl Blobs {
         source: Repository,
         digest: Digest,
     ) -> Result<(Outcome, Blob), Error> {
-        if let Some(blob) = self.stored(digest).await? {
+        if let Some(blob) = self.stored(&source, digest).await? {
             return Ok((Outcome::Hit, Blob::stored(blob)));
+        }
+        if !self.may_join(&source, digest).await? {
+            return self.pass_through(source, digest).await;
         }
         let (role, fill) = self.fills.join(digest, &source);
         let outcome = joined(&fill, role);
@@ -55,16 +58,33 @@ impl Blobs {
         }
     }
 
+    /// Whether the caller may take part in what is under way for `digest`. Where another registry is asked, one's own is
+    /// asked first whether it has the blob and how large it is: nobody is told what a registry says that they did not
+    /// ask.
+    async fn may_join(&self, source: &Repository, digest: Digest) -> Result<bool, Error> {
+        let Some(fill) = self.fills.find(&digest) else {
+            return Ok(true);
+        };
+        if fill.asks(source.namespace()) || fill.is_verified() {
+            return Ok(true);
+        }
+        let size = source.head_blob(&digest).await?;
+        Ok(fill
+            .opened_already()
+            .is_none_or(|opened| opened.size == size))
+    }
+
     /// The size of the blob `digest`, without fetching it.
     pub(super) async fn size(
         &self,
         source: &Repository,
         digest: Digest,
     ) -> Result<(Outcome, u64), Error> {
-        if let Some(blob) = self.stored(digest).await? {
+        if let Some(blob) = self.stored(source, digest).await? {
             return Ok((Outcome::Hit, blob.size));
         }
         if let Some(fill) = self.fills.find(&digest)
+            && (fill.asks(source.namespace()) || fill.is_verified())
             && let Some(Opened { size, .. }) = fill.opened_already()
         {
             return Ok((joined(&fill, Role::Follower), size));
@@ -83,12 +103,17 @@ impl Blobs {
     ///
     /// # Errors
     /// `NotFound` when it is a manifest: containerd, told that the blob is there, would keep it as one for ever.
-    async fn stored(&self, digest: Digest) -> Result<Option<StoredBlob>, Error> {
+    async fn stored(
+        &self,
+        source: &Repository,
+        digest: Digest,
+    ) -> Result<Option<StoredBlob>, Error> {
         let (storage, shelf) = (self.storage.clone(), self.shelf.clone());
+        let key = ManifestKey::new(source, digest);
         let looked_up = spawn_blocking(move || {
             let blob = storage.blob(&digest)?;
             let size = blob.as_ref().map_or(0, |blob| blob.size);
-            let is_manifest = size <= upstream::MANIFEST_BYTES_MAX && shelf.is_manifest(&digest)?;
+            let is_manifest = size <= upstream::MANIFEST_BYTES_MAX && shelf.is_manifest(&key)?;
             Ok::<_, crate::storage::Error>((blob, is_manifest))
         });
         match looked_up.await {
@@ -114,7 +139,7 @@ impl Blobs {
             upstream::Error::Protocol("the size of the blob is not declared".to_owned())
         })?;
         let outcome = Outcome::Bypass(BypassReason::StorageFailed);
-        Ok((outcome, Blob::upstream(digest, size, source)))
+        Ok((outcome, Blob::upstream(digest, size, source, stream)))
     }
 }
 

@@ -67,8 +67,12 @@ impl TagPolicy {
 /// A clock that was set back makes a record look as if it came from the future. It is then asked for again, at once,
 /// rather than frozen until the clock has caught up.
 pub(super) fn decide(checked: SystemTime, rule: TagRule, now: SystemTime) -> Freshness {
-    let Ok(age) = now.duration_since(checked) else {
-        return Freshness::Stale { by: Duration::ZERO };
+    let age = match now.duration_since(checked) {
+        Ok(age) => age,
+        Err(ahead) if ahead.duration() < rule.stale_if_error => {
+            return Freshness::Stale { by: Duration::ZERO };
+        }
+        Err(_) => return Freshness::Expired,
     };
     match age.checked_sub(rule.ttl) {
         None => Freshness::Fresh,
@@ -110,6 +114,7 @@ mod tests {
         check(4499, rule, stale(3599));
         check(4500, rule, Freshness::Expired);
         check(-1, rule, stale(0));
+        check(-3601, rule, Freshness::Expired);
     }
 
     #[test]

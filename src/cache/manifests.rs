@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::freshness::{self, Freshness, TagPolicy};
-use super::shelf::{Manifest, Shelf, TagKey, TagRecord};
+use super::shelf::{Manifest, ManifestKey, Shelf, TagKey, TagRecord};
 use super::{Error, Outcome};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -17,6 +18,10 @@ use crate::upstream::{self, ManifestAnswer, Repository};
 /// How long a check of a tag may be silent before a stale copy is served and the check goes on behind. Somebody is
 /// waiting in front of a terminal.
 const REVALIDATION_PATIENCE: Duration = Duration::from_millis(800);
+
+/// How many manifests are fetched at once: each may hold [`upstream::MANIFEST_BYTES_MAX`] in memory. Further ones wait
+/// in line.
+const FETCHES_MAX: usize = 64;
 
 /// A manifest, and for how long it has been known that its tag points to it.
 #[derive(Debug, Clone)]
@@ -34,8 +39,10 @@ pub(super) struct Manifests {
     tags: Arc<TagPolicy>,
     clock: Clock,
     metrics: Metrics,
+    /// How many may be fetched at once.
+    permits: Arc<Semaphore>,
     /// Fetches by digest under way. The source is part of the key: one caller's refusal is not another's.
-    fetches: SingleFlight<(Repository, Digest), Result<Arc<Manifest>, Error>>,
+    fetches: SingleFlight<ManifestKey, Result<Arc<Manifest>, Error>>,
     /// Checks of tags under way.
     refreshes: SingleFlight<TagKey, Result<Refreshed, Error>>,
 }
@@ -65,6 +72,7 @@ impl Manifests {
             tags: Arc::new(tags),
             clock,
             metrics,
+            permits: Arc::new(Semaphore::new(FETCHES_MAX)),
             fetches: SingleFlight::default(),
             refreshes: SingleFlight::default(),
         }
@@ -75,20 +83,21 @@ impl Manifests {
         source: Repository,
         digest: Digest,
     ) -> Result<(Outcome, Arc<Manifest>), Error> {
-        if let Some(manifest) = self.shelf.manifest(digest).await {
+        let key = ManifestKey::new(&source, digest);
+        if let Some(manifest) = self.shelf.manifest(&key).await {
             return Ok((Outcome::Hit, manifest));
         }
         let fetch = || {
-            let (this, source) = (self.clone(), source.clone());
+            let (this, source, key) = (self.clone(), source.clone(), key.clone());
             async move {
                 // Somebody else's fetch may have ended since the look-up.
-                match this.shelf.hot(digest) {
+                match this.shelf.hot(&key) {
                     Some(manifest) => Ok(manifest),
                     None => this.fetch(&source, &Reference::Digest(digest)).await,
                 }
             }
         };
-        let (role, fetched) = self.fetches.run((source.clone(), digest), fetch).await;
+        let (role, fetched) = self.fetches.run(key.clone(), fetch).await;
         let manifest = fetched.map_err(|_| Error::Broken)??;
         Ok((miss(role), manifest))
     }
@@ -102,7 +111,8 @@ impl Manifests {
         let record = self.shelf.tag(&key).await;
         let known = match &record {
             Some(record) => {
-                let manifest = self.shelf.manifest(record.descriptor.digest).await;
+                let key = ManifestKey::new(&source, record.descriptor.digest);
+                let manifest = self.shelf.manifest(&key).await;
                 manifest.map(|manifest| (record.clone(), manifest))
             }
             None => None,
@@ -176,46 +186,34 @@ impl Manifests {
             .shelf
             .hot_tag(key)
             .filter(|record| Some(record) != known.as_ref())
-            && let Some(manifest) = self.shelf.manifest(record.descriptor.digest).await
+            && let key = ManifestKey::new(source, record.descriptor.digest)
+            && let Some(manifest) = self.shelf.manifest(&key).await
         {
             let how = How::ByOthers;
             return Ok(Refreshed { manifest, how });
         }
-        if let Some(record) = &known {
+        if known.is_some() {
             // HEAD is free of Docker Hub's pull quota; GET is not.
             let head = source.head_manifest(&reference).await?;
             if let Some(digest) = head.digest
-                && let Some(manifest) = self.shelf.manifest(digest).await
+                && let of_digest = ManifestKey::new(source, digest)
+                && let Some(manifest) = self.shelf.manifest(&of_digest).await
             {
-                let moved = digest != record.descriptor.digest;
-                let changed = if moved { asked } else { record.changed };
-                self.keep_tag(key, &manifest, asked, changed);
+                self.keep_tag(key, &manifest, asked);
                 let how = How::Confirmed;
                 return Ok(Refreshed { manifest, how });
             }
         }
         let manifest = self.fetch(source, &reference).await?;
-        self.keep_tag(key, &manifest, asked, asked);
+        self.keep_tag(key, &manifest, asked);
         let how = How::Fetched;
         Ok(Refreshed { manifest, how })
     }
 
-    fn keep_tag(
-        &self,
-        key: &TagKey,
-        manifest: &Manifest,
-        checked: SystemTime,
-        changed: SystemTime,
-    ) {
+    fn keep_tag(&self, key: &TagKey, manifest: &Manifest, checked: SystemTime) {
         let descriptor = manifest.descriptor.clone();
-        self.shelf.keep_tag(
-            key,
-            TagRecord {
-                descriptor,
-                checked,
-                changed,
-            },
-        );
+        self.shelf
+            .keep_tag(key, TagRecord::new(descriptor, checked));
     }
 
     /// Fetches a manifest and keeps it. Bytes that are not what they should be are asked for once more: some
@@ -225,6 +223,8 @@ impl Manifests {
         source: &Repository,
         reference: &Reference,
     ) -> Result<Arc<Manifest>, Error> {
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.map_err(|_| Error::Broken)?;
         let first = verify(source.get_manifest(reference).await?, reference);
         let verified = match first {
             Err(Error::WrongDigest { .. }) => {
@@ -236,7 +236,8 @@ impl Manifests {
         let manifest = Arc::new(verified.inspect_err(|error| {
             tracing::warn!(%source, %reference, %error, "upstream sent something else");
         })?);
-        self.shelf.keep(&manifest);
+        let key = ManifestKey::new(source, manifest.descriptor.digest);
+        self.shelf.keep(&key, &manifest);
         Ok(manifest)
     }
 }

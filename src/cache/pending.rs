@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::behind::Behind;
 
-/// Values on their way to disk. `None` is on its way to being removed. Cheap to clone.
+/// Values on their way to disk. Cheap to clone.
 pub(super) struct Pending<K, V> {
-    latest: Arc<Mutex<HashMap<K, Option<V>>>>,
+    latest: Arc<Mutex<HashMap<K, V>>>,
     behind: Behind,
 }
 
@@ -28,18 +28,13 @@ where
     }
 
     /// What the disk will say of `key`, where that is still under way.
-    pub(super) fn get(&self, key: &K) -> Option<Option<V>> {
+    pub(super) fn get(&self, key: &K) -> Option<V> {
         self.latest().get(key).cloned()
     }
 
     /// Sends `value` on its way. `write` puts a value on disk, and blocks; it is called for this value unless a later
     /// one overtakes it.
-    pub(super) fn set(
-        &self,
-        key: K,
-        value: Option<V>,
-        write: impl Fn(&K, Option<&V>) + Send + 'static,
-    ) {
+    pub(super) fn set(&self, key: K, value: V, write: impl Fn(&K, &V) + Send + 'static) {
         let has_writer = self.latest().insert(key.clone(), value).is_some();
         if has_writer {
             return;
@@ -47,7 +42,7 @@ where
         let this = self.clone();
         self.behind.run(move || {
             while let Some(value) = this.get(&key) {
-                write(&key, value.as_ref());
+                write(&key, &value);
                 let mut latest = this.latest();
                 if latest.get(&key) == Some(&value) {
                     latest.remove(&key);
@@ -57,7 +52,7 @@ where
         });
     }
 
-    fn latest(&self) -> MutexGuard<'_, HashMap<K, Option<V>>> {
+    fn latest(&self) -> MutexGuard<'_, HashMap<K, V>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,7 +93,7 @@ mod tests {
                         .wait_while(open, |open| !*open)
                         .expect("not poisoned"),
                 );
-                written.lock().expect("not poisoned").push(value.copied());
+                written.lock().expect("not poisoned").push(*value);
             });
             assert_eq!(pending.get(&"key"), Some(value));
         }

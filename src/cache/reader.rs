@@ -13,7 +13,7 @@ use super::fill::{Fill, FillError, Opened};
 use super::through::{Through, hash_front};
 use crate::oci::Digest;
 use crate::storage::StoredBlob;
-use crate::upstream::{self, Repository};
+use crate::upstream::{self, BlobStream, Repository};
 
 /// How many bytes are read from a file at once. Every connection that is being served holds this much.
 const READ_BYTES: u64 = 64 * 1024;
@@ -65,7 +65,11 @@ enum Content {
         source: Repository,
     },
     /// Nowhere but upstream: storage is failing.
-    Upstream { digest: Digest, source: Repository },
+    Upstream {
+        digest: Digest,
+        source: Repository,
+        stream: Option<Box<BlobStream>>,
+    },
 }
 
 impl Blob {
@@ -87,10 +91,21 @@ impl Blob {
         }
     }
 
-    pub(super) fn upstream(digest: Digest, size: u64, source: Repository) -> Self {
+    /// `stream` is the whole blob.
+    pub(super) fn upstream(
+        digest: Digest,
+        size: u64,
+        source: Repository,
+        stream: BlobStream,
+    ) -> Self {
+        let stream = Some(Box::new(stream));
         Self {
             size,
-            content: Content::Upstream { digest, source },
+            content: Content::Upstream {
+                digest,
+                source,
+                stream,
+            },
         }
     }
 
@@ -161,7 +176,7 @@ impl BlobReader {
                 }
                 Err(error) => return Err(Unfinished::from(error).into()),
             },
-            Content::Upstream { digest, source } => {
+            Content::Upstream { digest, source, .. } => {
                 let (digest, source) = (*digest, source.clone());
                 self.pass_through(digest, &source, None).await?
             }
@@ -194,20 +209,33 @@ impl BlobReader {
         source: &Repository,
         given: Option<Arc<File>>,
     ) -> Result<Bytes, ReadError> {
-        let mut through = if let Some(through) = self.through.take() {
-            through
-        } else {
-            let unverified = if self.whole {
-                Some(hash_front(digest, given.as_ref(), self.at).await?)
-            } else {
-                None
-            };
-            Box::new(Through::open(source, digest, self.at, self.size, unverified).await?)
+        let mut through = match (self.through.take(), self.opened_stream()) {
+            (Some(through), _) => through,
+            (None, stream) => {
+                let unverified = if self.whole {
+                    Some(hash_front(digest, given.as_ref(), self.at).await?)
+                } else {
+                    None
+                };
+                let through = match stream {
+                    Some(stream) => Through::new(*stream, digest, self.at, unverified),
+                    None => Through::open(source, digest, self.at, self.size, unverified).await?,
+                };
+                Box::new(through)
+            }
         };
         let mut chunk = through.chunk().await?;
         chunk.truncate(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
         self.through = Some(through);
         Ok(chunk)
+    }
+
+    /// The connection that told the size, where it can be read on: it begins at the first byte.
+    fn opened_stream(&mut self) -> Option<Box<BlobStream>> {
+        match &mut self.content {
+            Content::Upstream { stream, .. } if self.at == 0 => stream.take(),
+            Content::Stored(_) | Content::Filling { .. } | Content::Upstream { .. } => None,
+        }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
 /// How many bytes of manifests stay in memory: some thousand of the usual size.
 const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// What an entry weighs beside the bytes of its manifest: its key, its descriptor, its place in the map.
+const ENTRY_BYTES: usize = 512;
+
 /// How many tags stay in memory, at some hundred bytes each.
 const HOT_TAGS_MAX: u64 = 20_000;
 
@@ -29,6 +32,10 @@ pub struct Manifest {
     /// The bytes, exactly as upstream sent them.
     pub bytes: Bytes,
 }
+
+/// A tag that upstream confirmed again within this time is not written again: after a restart it is merely checked that
+/// much earlier.
+const CONFIRMED_AGAIN: Duration = Duration::from_mins(1);
 
 /// Which tag is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,8 +52,19 @@ pub(super) struct TagRecord {
     pub(super) descriptor: Descriptor,
     /// When upstream confirmed it last.
     pub(super) checked: SystemTime,
-    /// When upstream first said so.
-    pub(super) changed: SystemTime,
+    /// When it had been confirmed according to the disk.
+    on_disk: SystemTime,
+}
+
+impl TagRecord {
+    /// What upstream said just now.
+    pub(super) fn new(descriptor: Descriptor, checked: SystemTime) -> Self {
+        Self {
+            descriptor,
+            checked,
+            on_disk: checked,
+        }
+    }
 }
 
 /// A tag record on disk. It says what it is about, because the file name does not.
@@ -56,10 +74,8 @@ struct TagFile {
     repository: RepositoryName,
     tag: Tag,
     manifest: Descriptor,
-    /// Seconds since 1970.
+    /// When upstream confirmed it last, in seconds since 1970.
     checked: u64,
-    /// Seconds since 1970.
-    changed: u64,
 }
 
 /// Says on disk that a blob is a manifest, and of which type.
@@ -75,10 +91,33 @@ pub(super) struct Shelf {
     storage: Local,
     behind: Behind,
     metrics: Metrics,
-    hot: moka::sync::Cache<Digest, Arc<Manifest>>,
+    hot: moka::sync::Cache<ManifestKey, Arc<Manifest>>,
     tags: moka::sync::Cache<TagKey, TagRecord>,
-    /// Tag records on their way to disk.
-    pending: Pending<TagKey, TagRecord>,
+    /// Tag records on their way to disk; `None` is on its way to being removed.
+    pending: Pending<TagKey, Option<TagRecord>>,
+}
+
+/// Which manifest is meant: what one repository calls a manifest is nothing to another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ManifestKey {
+    namespace: Namespace,
+    repository: RepositoryName,
+    digest: Digest,
+}
+
+impl ManifestKey {
+    pub(super) fn new(source: &Repository, digest: Digest) -> Self {
+        let (namespace, repository) = (source.namespace().clone(), source.name().clone());
+        Self {
+            namespace,
+            repository,
+            digest,
+        }
+    }
+
+    fn record(&self) -> RecordKey<'_> {
+        RecordKey::Manifest(&self.namespace, &self.repository, &self.digest)
+    }
 }
 
 impl TagKey {
@@ -97,9 +136,9 @@ impl TagKey {
 
 impl Shelf {
     pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
-        let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
+        let weigh = |_: &ManifestKey, manifest: &Arc<Manifest>| {
             // A manifest is at most some MiB; one too large for the count weighs as much as can be said.
-            u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
+            u32::try_from(manifest.bytes.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
         };
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES_MAX)
@@ -117,8 +156,8 @@ impl Shelf {
     }
 
     /// The manifest `digest`, if it is in memory.
-    pub(super) fn hot(&self, digest: Digest) -> Option<Arc<Manifest>> {
-        self.hot.get(&digest)
+    pub(super) fn hot(&self, key: &ManifestKey) -> Option<Arc<Manifest>> {
+        self.hot.get(key)
     }
 
     /// What is known of a tag, if it is in memory.
@@ -128,28 +167,31 @@ impl Shelf {
             .or_else(|| self.pending.get(key).flatten())
     }
 
-    /// The manifest `digest`, if it is here.
-    pub(super) async fn manifest(&self, digest: Digest) -> Option<Arc<Manifest>> {
-        if let Some(manifest) = self.hot(digest) {
+    /// A manifest, if it is here.
+    pub(super) async fn manifest(&self, key: &ManifestKey) -> Option<Arc<Manifest>> {
+        if let Some(manifest) = self.hot(key) {
             return Some(manifest);
         }
-        let manifest = Arc::new(self.storage(move |storage| load(storage, digest)).await??);
-        self.hot.insert(digest, Arc::clone(&manifest));
+        let wanted = key.clone();
+        let manifest = Arc::new(
+            self.storage(move |storage| load(storage, &wanted))
+                .await??,
+        );
+        self.hot.insert(key.clone(), Arc::clone(&manifest));
         Some(manifest)
     }
 
-    /// Whether `digest` is known to be a manifest. Blocks.
-    pub(super) fn is_manifest(&self, digest: &Digest) -> Result<bool, storage::Error> {
-        let on_disk = || self.storage.record(RecordKey::Manifest(digest));
-        Ok(self.hot.contains_key(digest) || on_disk()?.is_some())
+    /// Whether `key` is known to be a manifest. Blocks.
+    pub(super) fn is_manifest(&self, key: &ManifestKey) -> Result<bool, storage::Error> {
+        let on_disk = || self.storage.record(key.record());
+        Ok(self.hot.contains_key(key) || on_disk()?.is_some())
     }
 
     /// Keeps a manifest whose digest was checked.
-    pub(super) fn keep(&self, manifest: &Arc<Manifest>) {
-        self.hot
-            .insert(manifest.descriptor.digest, Arc::clone(manifest));
-        let manifest = Arc::clone(manifest);
-        self.storage_behind(move |storage| store(storage, &manifest));
+    pub(super) fn keep(&self, key: &ManifestKey, manifest: &Arc<Manifest>) {
+        self.hot.insert(key.clone(), Arc::clone(manifest));
+        let (key, manifest) = (key.clone(), Arc::clone(manifest));
+        self.storage_behind(move |storage| store(storage, &key, &manifest));
     }
 
     /// What is known of a tag.
@@ -175,9 +217,20 @@ impl Shelf {
     }
 
     /// Keeps what is known of a tag.
-    pub(super) fn keep_tag(&self, key: &TagKey, record: TagRecord) {
-        self.tags.insert(key.clone(), record.clone());
-        self.put_tag(key, Some(record));
+    pub(super) fn keep_tag(&self, key: &TagKey, mut record: TagRecord) {
+        // A tag that is checked at every pull need not go to disk at every pull.
+        let on_disk = self.hot_tag(key).filter(|known| {
+            let later = record.checked.duration_since(known.on_disk);
+            known.descriptor == record.descriptor
+                && later.is_ok_and(|later| later < CONFIRMED_AGAIN)
+        });
+        if let Some(known) = on_disk {
+            record.on_disk = known.on_disk;
+            self.tags.insert(key.clone(), record);
+        } else {
+            self.tags.insert(key.clone(), record.clone());
+            self.put_tag(key, Some(record));
+        }
     }
 
     /// Forgets a tag.
@@ -236,10 +289,11 @@ fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> Option<T> {
 }
 
 /// Reads a manifest and checks it once more: it is small, and it decides what everything else is.
-fn load(storage: &Local, digest: Digest) -> Result<Option<Manifest>, storage::Error> {
-    let Some(record) = storage.record(RecordKey::Manifest(&digest))? else {
+fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage::Error> {
+    let Some(record) = storage.record(key.record())? else {
         return Ok(None);
     };
+    let digest = key.digest;
     let Ok(ManifestFile { media_type }) = serde_json::from_slice(&record) else {
         return Ok(None);
     };
@@ -267,7 +321,7 @@ fn load(storage: &Local, digest: Digest) -> Result<Option<Manifest>, storage::Er
 }
 
 /// The record first: bytes that are there without it would pass for a blob.
-fn store(storage: &Local, manifest: &Manifest) -> Result<(), storage::Error> {
+fn store(storage: &Local, key: &ManifestKey, manifest: &Manifest) -> Result<(), storage::Error> {
     let Descriptor {
         media_type,
         digest,
@@ -276,7 +330,7 @@ fn store(storage: &Local, manifest: &Manifest) -> Result<(), storage::Error> {
     let record = ManifestFile {
         media_type: media_type.clone(),
     };
-    storage.write_record(RecordKey::Manifest(digest), &json(&record))?;
+    storage.write_record(key.record(), &json(&record))?;
     let ingest = storage.ingest(digest, Some(*size))?;
     ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
     ingest.publish()
@@ -305,7 +359,6 @@ impl TagFile {
             tag,
             manifest: record.descriptor.clone(),
             checked: seconds(record.checked),
-            changed: seconds(record.changed),
         }
     }
 
@@ -318,11 +371,7 @@ impl TagFile {
             tag: file.tag,
         };
         let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        (about == *key).then_some(TagRecord {
-            descriptor: file.manifest,
-            checked: time(file.checked)?,
-            changed: time(file.changed)?,
-        })
+        (about == *key).then_some(TagRecord::new(file.manifest, time(file.checked)?))
     }
 }
 
@@ -348,11 +397,7 @@ mod tests {
             digest,
             size: 1,
         };
-        TagRecord {
-            descriptor,
-            checked: at(2_000),
-            changed: at(1_000),
-        }
+        TagRecord::new(descriptor, at(2_000))
     }
 
     #[test]

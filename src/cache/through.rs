@@ -48,16 +48,24 @@ impl Through {
         if stream.total() != Some(size) {
             return Err(Unfinished("the size of the blob changed".to_owned()).into());
         }
-        let skip = at.saturating_sub(stream.offset());
-        let held = VecDeque::new();
-        Ok(Self {
+        Ok(Self::new(stream, digest, at, unverified))
+    }
+
+    /// A connection that is open already.
+    pub(super) fn new(
+        stream: BlobStream,
+        digest: Digest,
+        at: u64,
+        unverified: Option<Hasher>,
+    ) -> Self {
+        Self {
+            skip: at.saturating_sub(stream.offset()),
             stream,
-            skip,
             unverified,
             digest,
-            held,
+            held: VecDeque::new(),
             held_bytes: 0,
-        })
+        }
     }
 
     /// The next bytes, at least one. Not to be called again after the last.

@@ -19,13 +19,19 @@ pub(super) enum Precondition {
 /// Evaluates the preconditions against the entity tag `etag`, unquoted. Dates are not looked at: content addressed by
 /// digest has none, and `If-None-Match` comes before `If-Modified-Since` anyway.
 pub(super) fn precondition(headers: &HeaderMap, etag: &str) -> Precondition {
-    if headers.contains_key(IF_MATCH) && !lists_tag(headers, IF_MATCH, etag) {
+    if headers.contains_key(IF_MATCH) && !names_exactly(headers, etag) {
         Precondition::Failed
     } else if lists_tag(headers, IF_NONE_MATCH, etag) {
         Precondition::NotModified
     } else {
         Precondition::Holds
     }
+}
+
+/// `If-Match` is compared strongly (section 13.1.1): a weak tag never matches.
+fn names_exactly(headers: &HeaderMap, etag: &str) -> bool {
+    let named = |element: &str| element == "*" || element.trim_matches('"') == etag;
+    elements(headers, IF_MATCH).any(named)
 }
 
 /// Whether the list holds `etag`, or `*`. Bare digests count: distribution sends and accepts them without quotes.
@@ -120,6 +126,7 @@ mod tests {
         check("\"sha256:y\"", Precondition::Failed);
         check("\"sha256:x\"", Precondition::Holds);
         check("*", Precondition::Holds);
+        check("W/\"sha256:x\"", Precondition::Failed);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Error {
             ),
             Self::PreconditionFailed => answer(
                 StatusCode::PRECONDITION_FAILED,
-                ErrorCode::ManifestInvalid,
+                ErrorCode::DigestInvalid,
                 "If-Match does not name the digest of the content",
             ),
             Self::RangeNotSatisfiable { size } => answer(

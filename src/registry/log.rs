@@ -18,6 +18,9 @@ use crate::upstream::Directory;
 /// Longest text of a client that goes into the log, in characters.
 const CLIENT_TEXT_MAX: usize = 300;
 
+/// What is logged as the status when the client left before there was one, as nginx does.
+const CLIENT_LEFT: u16 = 499;
+
 /// What is known about a request so far.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -33,6 +36,10 @@ pub(super) struct Entry {
     namespace: String,
     outcome: Option<Outcome>,
     error: Option<String>,
+    /// The status that was sent; [`CLIENT_LEFT`] before that.
+    status: u16,
+    sent: u64,
+    end: End,
 }
 
 /// The metric label of what a reference asks for.
@@ -60,6 +67,9 @@ impl Entry {
             namespace: String::new(),
             outcome: None,
             error: None,
+            status: CLIENT_LEFT,
+            sent: 0,
+            end: End::Cancelled,
         }
     }
 
@@ -87,13 +97,22 @@ impl Entry {
         response::failure(error, namespace)
     }
 
-    /// Waits for the end of the body, and then writes.
-    pub(super) fn attach(self, response: Response<Body>) -> Response<Body> {
-        let status = response.status().as_u16();
-        response.map(|body| body.on_end(move |bytes, end| self.write(status, bytes, end)))
+    /// Waits for the end of the body. A client that leaves before that takes the request's future or the body along, and
+    /// this with it, which writes.
+    pub(super) fn attach(mut self, response: Response<Body>) -> Response<Body> {
+        self.status = response.status().as_u16();
+        response.map(|body| {
+            body.on_end(move |sent, end| {
+                // All of it, not the two fields alone: it is written when it is dropped.
+                let entry = &mut self;
+                (entry.sent, entry.end) = (sent, end);
+            })
+        })
     }
+}
 
-    fn write(self, status: u16, bytes: u64, end: End) {
+impl Drop for Entry {
+    fn drop(&mut self) {
         let took = self.started.elapsed();
         let result = match (&self.error, self.outcome) {
             (Some(_), _) => "error",
@@ -102,10 +121,9 @@ impl Entry {
         };
         self.metrics
             .request(&self.upstream, self.kind, result, took);
-        self.metrics.body(end.as_str());
         if let Some(outcome) = self.outcome {
             self.metrics
-                .served_bytes(&self.upstream, outcome.source(), bytes);
+                .served_bytes(&self.upstream, outcome.source(), self.sent);
         }
         let Self {
             method,
@@ -114,13 +132,16 @@ impl Entry {
             namespace,
             kind,
             caller,
+            status,
+            sent,
+            end,
             ..
-        } = &self;
+        } = &*self;
         let error = self.error.as_deref().unwrap_or_default();
         // Text of clients is logged in quotes with control characters escaped.
         tracing::info!(
             client = %caller.peer.ip(), ?method, ?path, %namespace, kind, status, outcome = result,
-            bytes, end = end.as_str(), ms = milliseconds(took), ?user_agent, ?error, "request"
+            bytes = sent, end = end.as_str(), ms = milliseconds(took), ?user_agent, ?error, "request"
         );
     }
 }

@@ -60,7 +60,10 @@ impl Registry {
             headers: parts.headers,
         };
         match route::parse(&parts.method, &parts.uri, self.upstreams.directory()) {
-            Err(error) => entry.failed(&error.into(), None),
+            Err(error) => {
+                let asked = route::asked(&parts.uri);
+                entry.failed(&error.into(), asked.as_ref())
+            }
             Ok(Route::Base { namespace }) => response::base(namespace.as_ref()),
             Ok(Route::Manifest(target, reference)) => {
                 entry.asked(

@@ -100,6 +100,11 @@ pub(super) fn parse(
     })
 }
 
+/// The registry that a request which could not be read names all the same.
+pub(super) fn asked(target: &Uri) -> Option<Namespace> {
+    asked_namespace(target.query().unwrap_or_default()).ok()?
+}
+
 /// The registry named by `?ns=` (distribution-spec, "Registry Proxying").
 fn asked_namespace(query: &str) -> Result<Option<Namespace>, RouteError> {
     let mut values = form_urlencoded::parse(query.as_bytes())

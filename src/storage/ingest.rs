@@ -53,14 +53,26 @@ impl Ingest {
             ingest.file.as_fd(),
             FlockOperation::NonBlockingLockExclusive,
         )?;
-        if let Some(size) = size.filter(|&size| size > 0) {
-            match rustix::fs::fallocate(&ingest.file, FallocateFlags::empty(), 0, size) {
-                // A full disk shows now rather than at the last byte. Where the file system cannot say, it shows then.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        ingest.preallocate(size.unwrap_or(0))?;
+        Ok(ingest)
+    }
+
+    /// Sets `size` bytes aside, so that a full disk shows now rather than at the last byte. Where the file system cannot
+    /// say, it shows then; and so it does for what would take most of the room there is: an upstream that declares much
+    /// and sends little must not keep it from all others.
+    fn preallocate(&self, size: u64) -> io::Result<()> {
+        let room = rustix::fs::fstatvfs(&self.file)?;
+        let available = room.f_bavail.saturating_mul(room.f_frsize);
+        if size == 0 || (size > available / 2 && size <= available) {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(ingest)
     }
 
     /// The file, for those who read what is already there. It stays readable after publishing and after removal.

@@ -3,7 +3,7 @@
 //! ```text
 //! v1/blobs/<algorithm>/<2 hex>/<hex>   final, immutable, verified
 //! v1/ingest/<hex>.<random>             growing, locked while in use
-//! v1/manifests/<2 hex>/<algorithm>-<hex>.json   says that a blob is a manifest, and of which type
+//! v1/manifests/<2 hex>/<hex>.json      says that a blob is a manifest of a repository, and of which type
 //! v1/tags/<2 hex>/<hex>.json           what a tag pointed to, and when that was known
 //! ```
 //!
@@ -42,8 +42,9 @@ impl Place {
 /// Which small record is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKey<'a> {
-    /// That a blob is a manifest.
-    Manifest(&'a Digest),
+    /// That a blob is a manifest of a repository. Not of every repository: what another registry calls a manifest, and
+    /// of which type, is that registry's word alone.
+    Manifest(&'a Namespace, &'a RepositoryName, &'a Digest),
     /// What a tag points to.
     Tag(&'a Namespace, &'a RepositoryName, &'a Tag),
 }
@@ -69,19 +70,17 @@ pub(super) fn ingest_directory() -> [&'static str; 2] {
 
 /// Where a record lies.
 pub(super) fn record(key: RecordKey<'_>) -> Place {
-    match key {
-        RecordKey::Manifest(digest) => {
-            let hex = digest.hex();
-            let file = format!("{}-{hex}.json", digest.algorithm().as_str());
-            Place::new(["manifests", &hex[..2]], file)
+    // No part holds a space, so no two keys make the same text.
+    let (shelf, text) = match key {
+        RecordKey::Manifest(namespace, repository, digest) => {
+            ("manifests", format!("{namespace} {repository} {digest}"))
         }
         RecordKey::Tag(namespace, repository, tag) => {
-            // Neither a namespace nor a repository holds a space, so no two keys make the same text.
-            let text = format!("{namespace} {repository} {tag}");
-            let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
-            Place::new(["tags", &hex[..2]], format!("{hex}.json"))
+            ("tags", format!("{namespace} {repository} {tag}"))
         }
-    }
+    };
+    let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
+    Place::new([shelf, &hex[..2]], format!("{hex}.json"))
 }
 
 #[cfg(test)]
@@ -96,10 +95,6 @@ mod tests {
         assert_eq!(
             ingest(&digest, 1).path(),
             format!("v1/ingest/{hex}.0000000000000001")
-        );
-        assert_eq!(
-            record(RecordKey::Manifest(&digest)).path(),
-            format!("v1/manifests/e3/sha256-{hex}.json")
         );
     }
 

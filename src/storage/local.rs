@@ -411,7 +411,9 @@ mod tests {
     fn records_are_written_whole_and_replaced() {
         let (directory, local) = open();
         let digest = Digest::of(Algorithm::Sha256, b"x");
-        let key = RecordKey::Manifest(&digest);
+        let namespace = "docker.io".parse().expect("a namespace");
+        let repository = "library/x".parse().expect("a name");
+        let key = RecordKey::Manifest(&namespace, &repository, &digest);
         assert_eq!(local.record(key).expect("readable"), None);
         for content in [&b"first, longer"[..], b"second"] {
             local.write_record(key, content).expect("written");

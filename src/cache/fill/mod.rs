@@ -34,7 +34,7 @@ use tokio::sync::{Notify, watch};
 
 use super::behind::Behind;
 use crate::metrics::Metrics;
-use crate::oci::Digest;
+use crate::oci::{Digest, Namespace};
 use crate::single_flight::Role;
 use crate::storage::{self, Local};
 use crate::upstream::{self, Repository};
@@ -250,6 +250,11 @@ impl Fill {
             .sources
             .failure_of(source)
             .map_or(error, FillError::Upstream))
+    }
+
+    /// Whether some caller brought a repository of `namespace`.
+    pub(super) fn asks(&self, namespace: &Namespace) -> bool {
+        self.sources.includes(namespace)
     }
 
     /// Whether every byte is there and right.

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::oci::Namespace;
 use crate::upstream::{Error, Repository};
 
 /// Most sources of one fill. Whoever brings another one shares what those give; clients can make up any number.
@@ -54,6 +55,13 @@ impl Sources {
             inner.entries.push(Entry::new(source.clone()));
         }
         !inner.closed
+    }
+
+    /// Whether a repository of `namespace` is among them.
+    pub(super) fn includes(&self, namespace: &Namespace) -> bool {
+        let inner = self.inner();
+        let mut entries = inner.entries.iter();
+        entries.any(|entry| entry.repository.namespace() == namespace)
     }
 
     /// The first source that has not failed. Without one the list is closed: there will be none.

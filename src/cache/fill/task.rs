@@ -26,6 +26,10 @@ const FILL_DEADLINE: Duration = Duration::from_hours(6);
 /// since nothing can be answered without a length.
 const UNDECLARED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// Largest blob that is taken, in bytes: the largest layer that a registry takes (52 000 MiB, Amazon ECR quotas).
+/// Whoever declares more means no blob.
+const BLOB_BYTES_MAX: u64 = 52_000 * 1024 * 1024;
+
 /// The pause before a source that failed at once is asked once more, on average: one bad answer among many requests is
 /// no reason to fail everybody who waits.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -131,6 +135,10 @@ impl Task<'_> {
     /// Makes the file, and says that it is there.
     async fn make_sink(&self, stream: &BlobStream) -> Result<Arc<Sink>, FillError> {
         let (storage, digest, size) = (self.storage.clone(), self.fill.digest, stream.total());
+        if size.is_some_and(|size| size > BLOB_BYTES_MAX) {
+            let bytes_max = BLOB_BYTES_MAX;
+            return Err(upstream::Error::TooLarge { bytes_max }.into());
+        }
         let ingest = blocking(move || storage.ingest(&digest, size)).await?;
         let ingest =
             ingest.inspect_err(|error| self.metrics.storage_error(error.operation.as_str()))?;
