@@ -40,10 +40,16 @@ impl Blobs {
         source: Repository,
         digest: Digest,
     ) -> Result<(Outcome, Blob), Error> {
-        if let Some(blob) = self.stored(&source, digest).await? {
+        // Fills first, then storage: a fill is in the one or in the other, and never in between.
+        let fill = self.fills.find(&digest);
+        if fill.is_none()
+            && let Some(blob) = self.stored(&source, digest).await?
+        {
             return Ok((Outcome::Hit, Blob::stored(blob)));
         }
-        if !self.may_join(&source, digest).await? {
+        if let Some(fill) = fill
+            && !may_join(&fill, &source).await?
+        {
             return self.pass_through(source, digest).await;
         }
         let (role, fill) = self.fills.join(digest, &source);
@@ -58,36 +64,23 @@ impl Blobs {
         }
     }
 
-    /// Whether the caller may take part in what is under way for `digest`. Where another registry is asked, one's own is
-    /// asked first whether it has the blob and how large it is: nobody is told what a registry says that they did not
-    /// ask.
-    async fn may_join(&self, source: &Repository, digest: Digest) -> Result<bool, Error> {
-        let Some(fill) = self.fills.find(&digest) else {
-            return Ok(true);
-        };
-        if fill.asks(source.namespace()) || fill.is_verified() {
-            return Ok(true);
-        }
-        let size = source.head_blob(&digest).await?;
-        Ok(fill
-            .opened_already()
-            .is_none_or(|opened| opened.size == size))
-    }
-
     /// The size of the blob `digest`, without fetching it.
     pub(super) async fn size(
         &self,
         source: &Repository,
         digest: Digest,
     ) -> Result<(Outcome, u64), Error> {
-        if let Some(blob) = self.stored(source, digest).await? {
-            return Ok((Outcome::Hit, blob.size));
-        }
-        if let Some(fill) = self.fills.find(&digest)
+        let fill = self.fills.find(&digest);
+        if let Some(fill) = &fill
             && (fill.asks(source.namespace()) || fill.is_verified())
             && let Some(Opened { size, .. }) = fill.opened_already()
         {
-            return Ok((joined(&fill, Role::Follower), size));
+            return Ok((joined(fill, Role::Follower), size));
+        }
+        if fill.is_none()
+            && let Some(blob) = self.stored(source, digest).await?
+        {
+            return Ok((Outcome::Hit, blob.size));
         }
         let size = source.head_blob(&digest).await?;
         Ok((
@@ -141,6 +134,18 @@ impl Blobs {
         let outcome = Outcome::Bypass(BypassReason::StorageFailed);
         Ok((outcome, Blob::upstream(digest, size, source, stream)))
     }
+}
+
+/// Whether the caller may take part in `fill`. Where another registry is asked, one's own is asked first whether it has
+/// the blob and how large it is: nobody is told what a registry says that they did not ask.
+async fn may_join(fill: &Fill, source: &Repository) -> Result<bool, Error> {
+    if fill.asks(source.namespace()) || fill.is_verified() {
+        return Ok(true);
+    }
+    let size = source.head_blob(&fill.digest()).await?;
+    Ok(fill
+        .opened_already()
+        .is_none_or(|opened| opened.size == size))
 }
 
 /// How a caller who joins `fill` is answered. What is verified and only waits for the disk is there as far as anybody

@@ -3,20 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 
 use super::fill::{Fill, FillError, Opened};
 use super::through::{Through, hash_front};
+use crate::http::{Chunk, Segment};
 use crate::oci::Digest;
 use crate::storage::StoredBlob;
 use crate::upstream::{self, BlobStream, Repository};
-
-/// How many bytes are read from a file at once. Every connection that is being served holds this much.
-const READ_BYTES: u64 = 64 * 1024;
 
 /// Why the bytes stop before their end.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +20,7 @@ pub enum ReadError {
     /// Upstream failed in the middle, or what it sent was wrong.
     #[error(transparent)]
     Fill(#[from] Unfinished),
-    /// The stored file is shorter than it was, or cannot be read.
+    /// What was stored of it is less than it was, or cannot be read.
     #[error("the stored blob cannot be read")]
     Stored(#[source] io::Error),
 }
@@ -147,28 +143,28 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    /// The next bytes, or `None` at the end.
+    /// The next bytes, or where they are in a file, as far as they are there; `None` at the end.
     ///
     /// Not cancel-safe: a dropped call may have taken bytes from a connection.
     ///
     /// # Errors
     /// [`ReadError`]; what was given until then is all there will be.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
+    pub async fn chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
         if self.at >= self.end {
             return Ok(None);
         }
         let chunk = match &self.content {
-            Content::Stored(file) => read(file, self.at, self.end).await?,
+            Content::Stored(file) => self.up_to(self.end, file),
             Content::Filling {
                 fill,
                 opened,
                 source,
             } => match fill.readable(opened, self.at, self.whole).await {
-                Ok(readable) => read(&opened.file, self.at, self.end.min(readable)).await?,
+                Ok(readable) => self.up_to(readable, &opened.file),
                 Err(FillError::Storage(_)) => {
                     let (digest, source) = (fill.digest(), source.clone());
                     let file = Arc::clone(&opened.file);
-                    self.pass_through(digest, &source, Some(file)).await?
+                    Chunk::Bytes(self.pass_through(digest, &source, Some(file)).await?)
                 }
                 Err(FillError::BegunAnew) if self.at == self.start => {
                     self.open_again().await?;
@@ -178,11 +174,21 @@ impl BlobReader {
             },
             Content::Upstream { digest, source, .. } => {
                 let (digest, source) = (*digest, source.clone());
-                self.pass_through(digest, &source, None).await?
+                Chunk::Bytes(self.pass_through(digest, &source, None).await?)
             }
         };
-        self.at += chunk.len() as u64;
+        self.at += chunk.length();
         Ok(Some(chunk))
+    }
+
+    /// The bytes of `file` from here up to `readable`, which lies behind.
+    fn up_to(&self, readable: u64, file: &Arc<File>) -> Chunk {
+        let segment = Segment {
+            file: Arc::clone(file),
+            offset: self.at,
+            length: self.end.min(readable) - self.at,
+        };
+        segment.into()
     }
 
     /// The fill began anew before anything was given of the first attempt.
@@ -236,26 +242,5 @@ impl BlobReader {
             Content::Upstream { stream, .. } if self.at == 0 => stream.take(),
             Content::Stored(_) | Content::Filling { .. } | Content::Upstream { .. } => None,
         }
-    }
-}
-
-/// Reads at most [`READ_BYTES`] between `at` and `end`, at least one.
-pub(super) async fn read(file: &Arc<File>, at: u64, end: u64) -> Result<Bytes, ReadError> {
-    let file = Arc::clone(file);
-    let length = usize::try_from((end - at).min(READ_BYTES)).unwrap_or(0);
-    let read = spawn_blocking(move || {
-        let mut buffer = vec![0; length];
-        let read = file.read_at(&mut buffer, at)?;
-        buffer.truncate(read);
-        Ok(buffer)
-    });
-    let buffer: io::Result<Vec<u8>> = read.await.unwrap_or_else(|join| Err(join.into()));
-    match buffer {
-        // The file was cut short after it was opened.
-        Ok(buffer) if buffer.is_empty() => {
-            Err(ReadError::Stored(io::ErrorKind::UnexpectedEof.into()))
-        }
-        Ok(buffer) => Ok(buffer.into()),
-        Err(error) => Err(ReadError::Stored(error)),
     }
 }

@@ -4,14 +4,20 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::spawn_blocking;
 
 use super::fill::WITHHELD_BYTES;
-use super::reader::{ReadError, Unfinished, read};
+use super::reader::{ReadError, Unfinished};
 use crate::oci::{Digest, Hasher};
 use crate::upstream::{self, BlobStream, Extent, Repository};
+
+/// How many bytes are read at once of a file that is hashed.
+const READ_BYTES: u64 = 64 * 1024;
 
 /// A connection of one reader's own.
 #[derive(Debug)]
@@ -132,4 +138,25 @@ pub(super) async fn hash_front(
         hasher.update(&chunk);
     }
     Ok(hasher)
+}
+
+/// Reads at most [`READ_BYTES`] between `at` and `end`, at least one.
+async fn read(file: &Arc<File>, at: u64, end: u64) -> Result<Bytes, ReadError> {
+    let file = Arc::clone(file);
+    let length = usize::try_from((end - at).min(READ_BYTES)).unwrap_or(0);
+    let read = spawn_blocking(move || {
+        let mut buffer = vec![0; length];
+        let read = file.read_at(&mut buffer, at)?;
+        buffer.truncate(read);
+        Ok(buffer)
+    });
+    let buffer: io::Result<Vec<u8>> = read.await.unwrap_or_else(|join| Err(join.into()));
+    match buffer {
+        // The file was cut short after it was opened.
+        Ok(buffer) if buffer.is_empty() => {
+            Err(ReadError::Stored(io::ErrorKind::UnexpectedEof.into()))
+        }
+        Ok(buffer) => Ok(buffer.into()),
+        Err(error) => Err(ReadError::Stored(error)),
+    }
 }

@@ -3,13 +3,15 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt as _};
-use hyper::body::{Frame, SizeHint};
+use futures_util::{Stream, StreamExt as _};
+
+use super::{Chunk, Segment};
 
 type Cause = Box<dyn Error + Send + Sync>;
 
@@ -18,21 +20,23 @@ type Cause = Box<dyn Error + Send + Sync>;
 /// Dropping it is how a client that left shows: [`End::Cancelled`].
 pub struct Body {
     content: Content,
+    /// How many bytes are still to be given, where that is known.
+    left: Option<u64>,
     /// Bytes given so far.
-    sent: u64,
+    given: u64,
     ended: Option<End>,
     at_end: Vec<AtEnd>,
 }
 
-/// Where the bytes come from. A closed set, so that the server can treat a kind of its own way: bytes of a file
-/// need not pass through here to reach a socket.
+/// Where the bytes come from.
 enum Content {
-    /// All bytes at once; none is left once they are given.
+    /// All bytes at once; none is left once they are taken.
     Whole(Bytes),
-    /// One chunk after the other, and how many bytes are still to come where that is known.
+    /// One chunk after the other.
     Stream {
-        chunks: Pin<Box<dyn Stream<Item = Result<Bytes, Cause>> + Send>>,
-        left: Option<u64>,
+        chunks: Pin<Box<dyn Stream<Item = Result<Chunk, Cause>> + Send>>,
+        /// What was not taken of the last one.
+        rest: Option<Segment>,
     },
 }
 
@@ -59,6 +63,9 @@ pub enum BodyError {
     /// The source failed.
     #[error("the source of the body failed")]
     Source(#[source] Cause),
+    /// A file it gave cannot be read, or is shorter than it said.
+    #[error("a file of the body cannot be read")]
+    File(#[source] io::Error),
     /// The source ended before all declared bytes were there.
     #[error("the source of the body ended {missing} bytes early")]
     Short {
@@ -84,21 +91,23 @@ impl Body {
 
     /// These bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self::new(Content::Whole(bytes.into()))
+        let bytes = bytes.into();
+        let length = bytes.len() as u64;
+        Self::new(Content::Whole(bytes), Some(length))
     }
 
-    /// The chunks of a stream. With a `length`, exactly that many bytes: they are declared as `Content-Length`, and a
-    /// stream that gives fewer or more breaks the connection. Without one the response is chunked, and a failure of
-    /// the stream shows as a missing last chunk.
-    pub fn stream<S, E>(chunks: S, length: Option<u64>) -> Self
+    /// The chunks of a stream: bytes, or stretches of files. With a `length`, exactly that many bytes: they are
+    /// declared as `Content-Length`, and a stream that gives fewer or more breaks the connection. Without one the
+    /// response is chunked, and a failure of the stream shows as a missing last chunk.
+    pub fn stream<S, C, E>(chunks: S, length: Option<u64>) -> Self
     where
-        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: Into<Chunk> + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        Self::new(Content::Stream {
-            chunks: Box::pin(chunks.map_err(Into::into)),
-            left: length,
-        })
+        let chunks = chunks.map(|chunk| chunk.map(Into::into).map_err(Into::into));
+        let (chunks, rest) = (Box::pin(chunks), None);
+        Self::new(Content::Stream { chunks, rest }, length)
     }
 
     /// Holds `guard` until the body ends, however it ends: a permit, a lock, a file.
@@ -109,32 +118,101 @@ impl Body {
     }
 
     /// Calls `tell` exactly once when the body ends, with the bytes given to the connection and how it ended. Bytes
-    /// given need not have reached the client: up to a buffer's worth may be lost where the end is not
-    /// [`End::Ended`].
+    /// given need not have reached the client: what was given last may be lost when the connection breaks.
     #[must_use]
     pub fn on_end(mut self, tell: impl FnOnce(u64, End) + Send + 'static) -> Self {
         self.at_end.push(AtEnd::Tell(Box::new(tell)));
         self
     }
 
-    /// The length in bytes, where it is known and nothing was given yet.
+    /// The length in bytes of what is still to be given, where it is known.
     pub fn length(&self) -> Option<u64> {
-        match &self.content {
-            Content::Whole(bytes) => Some(bytes.len() as u64),
-            Content::Stream { left, .. } => *left,
-        }
+        self.left
     }
 
-    fn new(content: Content) -> Self {
+    fn new(content: Content, left: Option<u64>) -> Self {
         Self {
             content,
-            sent: 0,
+            left,
+            given: 0,
             ended: None,
             at_end: Vec::new(),
         }
     }
 
+    /// Takes the next chunk, of a file at most `file_bytes`; `None` at the end. What was taken counts once it is
+    /// [given](Self::given) to the connection, which has to happen before the next is taken.
+    pub fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        file_bytes: u64,
+    ) -> Poll<Option<Result<Chunk, BodyError>>> {
+        if self.is_given() {
+            self.end(End::Ended);
+            return Poll::Ready(None);
+        }
+        let chunk = match &mut self.content {
+            Content::Whole(bytes) => Some(Ok(std::mem::take(bytes).into())),
+            Content::Stream { chunks, rest } => match rest.take() {
+                Some(rest) => Some(Ok(rest.into())),
+                None => ready!(poll_next(chunks, cx)),
+            },
+        };
+        let chunk = match checked(chunk, self.left).transpose() {
+            Ok(Some(Chunk::File(segment))) => {
+                self.put_back(segment.after(file_bytes));
+                Some(Ok(segment.first(file_bytes).into()))
+            }
+            Ok(None) => {
+                self.end(End::Ended);
+                None
+            }
+            chunk @ Ok(Some(Chunk::Bytes(_))) => chunk.transpose(),
+            Err(failure) => {
+                self.end(End::Failed);
+                Some(Err(failure))
+            }
+        };
+        Poll::Ready(chunk)
+    }
+
+    /// Of the chunk taken last, this was not given.
+    pub fn put_back(&mut self, segment: Segment) {
+        if let Content::Stream { rest, .. } = &mut self.content
+            && segment.length > 0
+        {
+            // Behind it comes what was not taken of the same chunk.
+            let behind = rest.take().map_or(0, |rest| rest.length);
+            let length = segment.length + behind;
+            *rest = Some(Segment { length, ..segment });
+        }
+    }
+
+    /// So many bytes, taken before, were given to the connection.
+    pub fn given(&mut self, bytes: u64) {
+        self.given += bytes;
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(bytes);
+        }
+        // Nobody asks again once the declared bytes are there.
+        if self.is_given() {
+            self.end(End::Ended);
+        }
+    }
+
+    /// Whether all declared bytes were given.
+    pub fn is_given(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// A chunk that was taken cannot be given.
+    pub fn failed(&mut self, cause: io::Error) -> BodyError {
+        self.end(End::Failed);
+        BodyError::File(cause)
+    }
+
     /// The body without its bytes, as a HEAD gets it: ended well.
+    #[must_use]
     pub fn skipped(mut self) -> Self {
         self.end(End::Ended);
         Self::empty()
@@ -142,97 +220,52 @@ impl Body {
 
     /// Ends the body here, unless it has ended, and says how it did.
     pub fn close(&mut self) -> End {
-        let complete = hyper::body::Body::is_end_stream(self);
-        self.end(if complete { End::Ended } else { End::Cancelled })
+        let end = if self.is_given() {
+            End::Ended
+        } else {
+            End::Cancelled
+        };
+        self.end(end)
     }
 
     /// Ends the body, unless it has ended, and says how it did.
     fn end(&mut self, end: End) -> End {
         let end = *self.ended.get_or_insert(end);
-        let sent = self.sent;
+        let given = self.given;
         for waiting in self.at_end.drain(..) {
             match waiting {
-                AtEnd::Tell(tell) => tell(sent, end),
+                AtEnd::Tell(tell) => tell(given, end),
                 AtEnd::Release(guard) => drop(guard),
             }
         }
         end
     }
+}
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        match &mut self.content {
-            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Whole(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Content::Stream { left: Some(0), .. } => Poll::Ready(None),
-            Content::Stream { chunks, left } => {
-                // A panic here would take down the connection's task and reset the client.
-                let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
-                let chunk = match polled {
-                    Ok(polled) => ready!(polled),
-                    Err(_) => return Poll::Ready(Some(Err(BodyError::Panicked))),
-                };
-                Poll::Ready(checked(chunk, left))
-            }
-        }
+/// The next chunk of a source.
+fn poll_next(
+    chunks: &mut Pin<Box<dyn Stream<Item = Result<Chunk, Cause>> + Send>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Chunk, BodyError>>> {
+    // A panic here would take down the connection's task and reset the client.
+    match catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx))) {
+        Ok(polled) => polled.map(|chunk| chunk.map(|chunk| chunk.map_err(BodyError::Source))),
+        Err(_) => Poll::Ready(Some(Err(BodyError::Panicked))),
     }
 }
 
 /// Holds a chunk against the bytes that are still to come.
 fn checked(
-    chunk: Option<Result<Bytes, Cause>>,
-    left: &mut Option<u64>,
-) -> Option<Result<Bytes, BodyError>> {
+    chunk: Option<Result<Chunk, BodyError>>,
+    left: Option<u64>,
+) -> Option<Result<Chunk, BodyError>> {
     match (chunk, left) {
-        (Some(Err(cause)), _) => Some(Err(BodyError::Source(cause))),
-        (None, Some(missing)) => Some(Err(BodyError::Short { missing: *missing })),
-        (Some(Ok(bytes)), Some(left)) => {
-            let length = bytes.len() as u64;
-            if length > *left {
-                let surplus = length - *left;
-                return Some(Err(BodyError::Long { surplus }));
-            }
-            *left -= length;
-            Some(Ok(bytes))
+        (None, Some(missing)) => Some(Err(BodyError::Short { missing })),
+        (Some(Ok(chunk)), Some(left)) if chunk.length() > left => {
+            let surplus = chunk.length() - left;
+            Some(Err(BodyError::Long { surplus }))
         }
-        (Some(Ok(bytes)), None) => Some(Ok(bytes)),
-        (None, None) => None,
-    }
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let chunk = ready!(self.poll_chunk(cx));
-        match &chunk {
-            Some(Ok(bytes)) => {
-                self.sent += bytes.len() as u64;
-                // hyper does not ask again once the declared bytes are there.
-                if self.is_end_stream() {
-                    self.end(End::Ended);
-                }
-            }
-            Some(Err(_)) => {
-                self.end(End::Failed);
-            }
-            None => {
-                self.end(End::Ended);
-            }
-        }
-        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.length() == Some(0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.length()
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
+        (chunk, _) => chunk,
     }
 }
 
@@ -246,7 +279,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
             .field("length", &self.length())
-            .field("sent", &self.sent)
+            .field("given", &self.given)
             .finish_non_exhaustive()
     }
 }
@@ -263,81 +296,4 @@ impl End {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex, Weak};
-
-    use futures_util::stream;
-    use http_body_util::BodyExt as _;
-
-    use super::*;
-
-    type Told = Arc<Mutex<Vec<(u64, End)>>>;
-
-    /// The body with what it tells at its end, and a guard to watch.
-    fn watched(body: Body) -> (Body, Told, Weak<()>) {
-        let told = Told::default();
-        let (teller, guard) = (Arc::clone(&told), Arc::new(()));
-        let watch = Arc::downgrade(&guard);
-        let body = body
-            .retain(guard)
-            .on_end(move |bytes, end| teller.lock().unwrap().push((bytes, end)));
-        (body, told, watch)
-    }
-
-    fn source(chunks: &[Result<&'static str, &'static str>], length: Option<u64>) -> Body {
-        let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.map(Bytes::from)).collect();
-        Body::stream(stream::iter(chunks), length)
-    }
-
-    /// Reads a body to its end, which must be as expected, told once, and let go of the guard.
-    #[track_caller]
-    fn check(body: Body, text: Result<&'static str, &str>, sent: u64, end: End) {
-        let (body, told, guard) = watched(body);
-        let collected = futures_util::FutureExt::now_or_never(body.collect()).unwrap();
-        let collected = collected
-            .map(http_body_util::Collected::to_bytes)
-            .map_err(|it| it.to_string());
-        let text = text.map(Bytes::from).map_err(str::to_owned);
-        assert_eq!(collected, text);
-        assert_eq!(*told.lock().unwrap(), [(sent, end)]);
-        assert_eq!(guard.strong_count(), 0);
-    }
-
-    #[test]
-    fn whole_bodies_end_well() {
-        check(Body::empty(), Ok(""), 0, End::Ended);
-        check(Body::full("abc"), Ok("abc"), 3, End::Ended);
-    }
-
-    #[test]
-    fn streams_end_as_declared_or_fail() {
-        let ab = [Ok("a"), Ok("b")];
-        check(source(&ab, None), Ok("ab"), 2, End::Ended);
-        check(source(&ab, Some(2)), Ok("ab"), 2, End::Ended);
-        let short = "the source of the body ended 1 bytes early";
-        check(source(&ab, Some(3)), Err(short), 2, End::Failed);
-        let long = "the source of the body gave 1 bytes too many";
-        check(source(&[Ok("ab")], Some(1)), Err(long), 0, End::Failed);
-        let failed = [Ok("a"), Err("lost")];
-        let failure = "the source of the body failed";
-        check(source(&failed, Some(2)), Err(failure), 1, End::Failed);
-        check(source(&failed, None), Err(failure), 1, End::Failed);
-    }
-
-    #[test]
-    fn a_body_that_is_dropped_before_its_end_was_cancelled() {
-        let (body, told, guard) = watched(source(&[Ok("a")], Some(1)));
-        assert_eq!(guard.strong_count(), 1);
-        drop(body);
-        assert_eq!(*told.lock().unwrap(), [(0, End::Cancelled)]);
-        assert_eq!(guard.strong_count(), 0);
-    }
-
-    #[test]
-    fn a_body_that_is_skipped_ended_well() {
-        let (body, told, guard) = watched(Body::full("abc"));
-        assert_eq!(body.skipped().length(), Some(0));
-        assert_eq!(*told.lock().unwrap(), [(0, End::Ended)]);
-        assert_eq!(guard.strong_count(), 0);
-    }
-}
+mod tests;

@@ -3,5 +3,8 @@
 mod body;
 pub use body::{Body, BodyError, End};
 
+mod chunk;
+pub use chunk::{Chunk, Segment};
+
 mod service;
 pub use service::{Caller, Rejection, Service};

@@ -209,8 +209,8 @@ mod tests {
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-    fn check(text: &str, expected: Result<(), DigestError>) {
-        assert_eq!(text.parse::<Digest>().map(drop), expected, "{text}");
+    fn check(text: &str, expected: &Result<(), DigestError>) {
+        assert_eq!(&text.parse::<Digest>().map(drop), expected, "{text}");
     }
 
     #[test]
@@ -237,35 +237,41 @@ mod tests {
             expected: 64,
             found,
         };
-        check(EMPTY, Ok(()));
-        check(hex, Err(DigestError::NoAlgorithm));
+        check(EMPTY, &Ok(()));
+        check(hex, &Err(DigestError::NoAlgorithm));
         check(
             &format!("sha256:{}", hex.to_uppercase()),
-            Err(DigestError::NotLowerHex),
+            &Err(DigestError::NotLowerHex),
         );
         check(
             &format!("sha256:{}B855", &hex[..60]),
-            Err(DigestError::NotLowerHex),
+            &Err(DigestError::NotLowerHex),
         );
-        check(&format!("SHA256:{hex}"), Err(DigestError::UnknownAlgorithm));
+        check(
+            &format!("SHA256:{hex}"),
+            &Err(DigestError::UnknownAlgorithm),
+        );
         check(
             &format!("md5:{}", &hex[..32]),
-            Err(DigestError::UnknownAlgorithm),
+            &Err(DigestError::UnknownAlgorithm),
         );
         check(
             &format!("sha1:{}", &hex[..40]),
-            Err(DigestError::UnknownAlgorithm),
+            &Err(DigestError::UnknownAlgorithm),
         );
-        check(&format!("blake3:{hex}"), Err(DigestError::UnknownAlgorithm));
-        check("sha256:", Err(length(0)));
-        check(&format!("sha256:{}", &hex[1..]), Err(length(63)));
-        check(&format!("sha256:{hex}0"), Err(length(65)));
-        check(&format!("sha256:{hex}{hex}"), Err(length(128)));
-        check("sha256:../../x", Err(length(7)));
-        check("sha256:baddigeststring", Err(length(15)));
+        check(
+            &format!("blake3:{hex}"),
+            &Err(DigestError::UnknownAlgorithm),
+        );
+        check("sha256:", &Err(length(0)));
+        check(&format!("sha256:{}", &hex[1..]), &Err(length(63)));
+        check(&format!("sha256:{hex}0"), &Err(length(65)));
+        check(&format!("sha256:{hex}{hex}"), &Err(length(128)));
+        check("sha256:../../x", &Err(length(7)));
+        check("sha256:baddigeststring", &Err(length(15)));
         check(
             &format!("sha512:{hex}"),
-            Err(DigestError::WrongLength {
+            &Err(DigestError::WrongLength {
                 algorithm: "sha512",
                 expected: 128,
                 found: 64,

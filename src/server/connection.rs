@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::exchange::Exchange;
-use super::socket::{Line, Socket};
+use super::line::Line;
+use super::socket::Socket;
 use super::{Limits, Phase, Server, reached};
 use crate::http::{Caller, Service};
 
@@ -47,10 +48,10 @@ pub(super) async fn serve<S: Service>(
         tracing::debug!(peer = %caller.peer, %error, "the connection was gone at once");
         return Closed::Done;
     }
-    let line = Arc::new(Line::default());
+    let line = Arc::new(Line::with_files());
     let socket = Socket::new(stream, Arc::clone(&line), &server.limits);
     let phase = server.phase.clone();
-    let exchange = Exchange::new(server, caller, line);
+    let exchange = Exchange::new(server, caller, Arc::clone(&line));
     let mut connection = http().serve_connection(TokioIo::new(socket), exchange);
 
     let closed = {
@@ -60,7 +61,10 @@ pub(super) async fn serve<S: Service>(
         loop {
             tokio::select! {
                 biased;
-                result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                result = poll_fn(|cx| {
+                    line.begin_turn();
+                    connection.poll_without_shutdown(cx)
+                }) => {
                     if let Err(error) = result {
                         tracing::debug!(peer = %caller.peer, error = chain(&error), "connection broke");
                     }
@@ -79,7 +83,7 @@ pub(super) async fn serve<S: Service>(
 }
 
 /// How hyper speaks to clients.
-fn http() -> http1::Builder {
+pub(super) fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
     http
         // Its timer starts when a response has left, so it cannot tell a client that rests from one that drips a head:
@@ -91,7 +95,7 @@ fn http() -> http1::Builder {
         .max_header_size(Limits::HEAD_BYTES)
         // A head is read into this, and a pipelining client waits when it is full.
         .max_buf_size(Limits::HEAD_BYTES)
-        // Body bytes go to the socket from where they are.
+        // Body bytes go to the socket from where they are; `Socket` counts on it.
         .writev(true)
         .pipeline_flush(false);
     http

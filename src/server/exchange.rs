@@ -5,18 +5,16 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::socket::Line;
+use super::line::Line;
+use super::outgoing::Outgoing;
 use super::{Limits, Server, admin, host};
-use crate::http::{Body, BodyError, Caller, Rejection, Service};
-use crate::metrics::Metrics;
+use crate::http::{Body, Caller, Rejection, Service};
 
 /// Longest text of a client in one of our log lines, in characters.
 const LOGGED_CHARACTERS: usize = 200;
@@ -96,12 +94,8 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
             if is_head {
                 response = without_body(response);
             }
-            Ok(response.map(|body| Outgoing {
-                body,
-                failure: None,
-                line,
-                metrics: server.metrics.clone(),
-            }))
+            let (reads, metrics) = (server.reads.clone(), server.metrics.clone());
+            Ok(response.map(|body| Outgoing::new(body, line, reads, metrics)))
         })
     }
 }
@@ -157,50 +151,4 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     shortened(text.unwrap_or("no message"))
-}
-
-/// A body on its way through hyper. When it fails, hyper drops the connection with all it holds, so the failure is kept
-/// back until that is written: the client gets every byte there was, and then a clean end.
-pub(super) struct Outgoing {
-    body: Body,
-    failure: Option<BodyError>,
-    line: Arc<Line>,
-    metrics: Metrics,
-}
-
-impl hyper::body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.failure.is_none() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Err(failure)) => self.failure = Some(failure),
-                frame => return Poll::Ready(frame),
-            }
-            self.line.want_flush(cx.waker());
-        }
-        if !self.line.is_flushed() {
-            return Poll::Pending;
-        }
-        Poll::Ready(self.failure.take().map(Err))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.failure.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.metrics.body(self.body.close().as_str());
-        self.line.finish();
-    }
 }

@@ -10,10 +10,14 @@ mod connection;
 mod exchange;
 mod host;
 mod limits;
+mod line;
 mod listen;
+mod outgoing;
+mod reads;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -29,6 +33,7 @@ use tokio::time::sleep;
 
 use self::accept::next_connection;
 use self::connection::Closed;
+use self::reads::Reads;
 use crate::http::{Caller, Service};
 use crate::metrics::Metrics;
 
@@ -53,6 +58,7 @@ struct Server<S> {
     service: S,
     limits: Limits,
     metrics: Metrics,
+    reads: Reads,
     phase: watch::Receiver<Phase>,
 }
 
@@ -87,6 +93,7 @@ pub async fn serve<S: Service>(
         service,
         limits,
         metrics,
+        reads: Reads::default(),
         phase: seen,
     });
     let accepting = listeners

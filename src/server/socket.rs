@@ -1,36 +1,25 @@
-//! A client's socket with its deadlines: hyper has one for heads, none for writing, and takes waiting for the next
-//! request and reading its head for one thing.
+//! A client's socket below hyper, with what hyper lacks: deadlines for all there is to wait for (hyper has one for
+//! heads, none for writing, and takes waiting for the next request and reading its head for one thing), and bytes of
+//! files that go from the page cache to the network.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
-
-/// What the two ends of a connection inside this process tell each other: the exchange of requests and responses, and
-/// the socket below hyper. Both run in one task.
-#[derive(Debug, Default)]
-pub(super) struct Line {
-    /// Requests whose head was read.
-    begun: AtomicU64,
-    /// Requests whose response was given to hyper to the end.
-    done: AtomicU64,
-    /// Somebody waits until all that hyper holds is written.
-    flush_wanted: AtomicBool,
-    flush_waiter: AtomicWaker,
-}
+use super::line::{Line, is_placeholder};
+use super::wire::Wire;
 
 /// A client's socket below hyper.
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(super) struct Socket<W = TcpStream> {
+    stream: W,
     line: Arc<Line>,
     awaiting: Awaiting,
     /// The number of requests begun when `awaiting` was set: with another, it is of the past.
@@ -53,50 +42,11 @@ enum Awaiting {
     Head,
 }
 
-// === impl Line ===
-
-impl Line {
-    /// A head was read.
-    pub(super) fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Its response was given to hyper to the end.
-    pub(super) fn finish(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Asks to be woken when all that hyper holds is written.
-    pub(super) fn want_flush(&self, waker: &Waker) {
-        self.flush_waiter.register(waker);
-        self.flush_wanted.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether all that hyper held at [`Line::want_flush`] is written.
-    pub(super) fn is_flushed(&self) -> bool {
-        !self.flush_wanted.load(Ordering::Relaxed)
-    }
-
-    fn flushed(&self) {
-        if self.flush_wanted.swap(false, Ordering::Relaxed) {
-            self.flush_waiter.wake();
-        }
-    }
-
-    fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    fn is_busy(&self) -> bool {
-        self.begun() != self.done.load(Ordering::Relaxed)
-    }
-}
-
 // === impl Socket ===
 
-impl Socket {
+impl<W: Wire> Socket<W> {
     /// A socket on which the first head is awaited from now on.
-    pub(super) fn new(stream: TcpStream, line: Arc<Line>, limits: &Limits) -> Self {
+    pub(super) fn new(stream: W, line: Arc<Line>, limits: &Limits) -> Self {
         let mut read_deadline = Deadline::default();
         read_deadline.set(limits.head_timeout);
         Self {
@@ -113,7 +63,7 @@ impl Socket {
     }
 
     /// The socket itself, without deadlines.
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> W {
         self.stream
     }
 
@@ -160,6 +110,45 @@ impl Socket {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 
+    /// Writes what hyper shows: bytes as they are, and placeholders as the bytes of the files they stand for. In all
+    /// cases of doubt it fails, and with it the connection: a placeholder never reaches the client.
+    fn poll_write_shown(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let before = slices.iter().take_while(|it| !is_placeholder(it)).count();
+        match slices.get(before) {
+            None if self.line.has_segments() => Poll::Ready(Err(disagreement())),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+            Some(_) if before > 0 => self.stream.poll_send_more(cx, &slices[..before]),
+            Some(placeholder) => self.poll_send_segment(cx, placeholder),
+        }
+    }
+
+    fn poll_send_segment(
+        &mut self,
+        cx: &mut Context<'_>,
+        placeholder: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.line.had_its_turn() {
+            // Polled once, it has the task woken behind everybody else who is ready, and behind the network; waking it
+            // in the usual way would have it polled next.
+            let _ = pin!(yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        let Some(segment) = self.line.unsent(placeholder) else {
+            return Poll::Ready(Err(disagreement()));
+        };
+        let sent = ready!(self.stream.poll_send_file(cx, &segment))?;
+        if sent == 0 {
+            let what = "the file is shorter than it was";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+        }
+        self.line.sent(sent as u64);
+        Poll::Ready(Ok(sent))
+    }
+
     /// What a write came to, with the deadline for it.
     fn poll_written(
         &mut self,
@@ -183,7 +172,12 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+/// What hyper shows is not what it was given: a bug.
+fn disagreement() -> io::Error {
+    io::Error::other("the bytes to write are not those of the bodies")
+}
+
+impl<W: Wire> AsyncRead for Socket<W> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -201,12 +195,16 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<W: Wire> AsyncWrite for Socket<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Copied by whoever calls this instead of the next, a placeholder could not be told from bytes.
+        if self.line.has_segments() {
+            return Poll::Ready(Err(disagreement()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_written(written, cx)
     }
@@ -216,7 +214,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = self.poll_write_shown(cx, slices);
         self.poll_written(written, cx)
     }
 

@@ -1,0 +1,150 @@
+//! Files that are not sent from where they are: whether their bytes are in memory, and reading them, where that may
+//! block and in bounds that all connections share.
+
+use std::io::{self, IoSliceMut};
+use std::iter::once;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+
+use crate::http::Segment;
+
+/// Reads at once. A disk that is asked for more than this is not faster, and threads are left for everything else.
+const READS: usize = 16;
+
+/// Bytes read at once while there is room: larger reads were no cheaper.
+const READ_BYTES: u64 = 256 * 1024;
+
+/// Bytes read at once when there is none, so that a thousand slow clients neither exhaust memory nor wait for each other.
+const READ_BYTES_MIN: u64 = 16 * 1024;
+
+/// How many of the larger reads may be in memory, on their way to clients.
+const ROOMS: usize = 64;
+
+/// Distance of the bytes that are looked at to find out whether a stretch is in memory: what the kernel by default reads
+/// ahead, so that less is hardly ever missing.
+const PROBE_BYTES: usize = 128 * 1024;
+
+/// Bytes of a file that are brought to memory at once.
+const FETCH_BYTES: usize = 128 * 1024;
+
+/// Whether the bytes of a stretch of a file are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Residency {
+    /// As far as can be seen.
+    Resident,
+    /// Some are not.
+    Absent,
+    /// The file system cannot say without blocking, as network ones cannot.
+    Unknown,
+}
+
+/// Reads for all connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Reads {
+    turns: Arc<Semaphore>,
+    rooms: Arc<Semaphore>,
+}
+
+/// Bytes that take up room until they are sent.
+struct Held {
+    bytes: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(READS)),
+            rooms: Arc::new(Semaphore::new(ROOMS)),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Looks whether the bytes of `segment` are in memory, without waiting for a disk.
+///
+/// # Errors
+/// `UnexpectedEof` when the file is shorter, else what the system says.
+pub(super) fn residency(segment: &Segment) -> io::Result<Residency> {
+    let last = segment.end().saturating_sub(1);
+    let offsets = (segment.offset..last)
+        .step_by(PROBE_BYTES)
+        .chain(once(last));
+    for offset in offsets {
+        let mut byte = [0];
+        let bytes = &mut [IoSliceMut::new(&mut byte)];
+        match preadv2(&segment.file, bytes, offset, ReadWriteFlags::NOWAIT) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Residency::Absent),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(Residency::Unknown),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(Residency::Resident)
+}
+
+impl Reads {
+    /// Brings the bytes of `segment` to memory, where sending them finds them.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file is shorter, else what the system says.
+    pub(super) async fn fetch(self, segment: Segment) -> io::Result<Segment> {
+        let turn = self.turns.acquire_owned().await;
+        let fetched = spawn_blocking(move || {
+            let mut scratch = vec![0; FETCH_BYTES];
+            let mut unread = segment.clone();
+            while unread.length > 0 {
+                let read = read(&unread, &mut scratch)?;
+                unread = unread.after(read as u64);
+            }
+            drop(turn);
+            Ok(segment)
+        });
+        fetched.await.unwrap_or_else(|join| Err(join.into()))
+    }
+
+    /// Reads from the start of `segment` as far as there is room. Gives the bytes, and what is left.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file is shorter, else what the system says.
+    pub(super) async fn read(self, segment: Segment) -> io::Result<(Bytes, Segment)> {
+        let turn = self.turns.acquire_owned().await;
+        let room = self.rooms.try_acquire_owned().ok();
+        let most = if room.is_some() {
+            READ_BYTES
+        } else {
+            READ_BYTES_MIN
+        };
+        let read = spawn_blocking(move || {
+            let length = segment.length.min(most);
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            let read = read(&segment, &mut bytes)?;
+            bytes.truncate(read);
+            drop(turn);
+            let bytes = Bytes::from_owner(Held { bytes, _room: room });
+            Ok((bytes, segment.after(read as u64)))
+        });
+        read.await.unwrap_or_else(|join| Err(join.into()))
+    }
+}
+
+/// Reads from the start of `segment`, at least one byte.
+fn read(segment: &Segment, buffer: &mut [u8]) -> io::Result<usize> {
+    let length = usize::try_from(segment.length).unwrap_or(usize::MAX);
+    let length = length.min(buffer.len());
+    match segment.file.read_at(&mut buffer[..length], segment.offset) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => read,
+    }
+}

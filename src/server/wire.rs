@@ -1,0 +1,76 @@
+//! How bytes get onto the network: what the kernel can do beyond plain writes.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::TcpStream;
+
+use crate::http::Segment;
+
+/// A connection that takes bytes straight from files.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// Sends these bytes as far as there is room, and keeps them from leaving alone: more follow at once.
+    fn poll_send_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Sends the bytes of a stretch of a file as far as there is room. Of none it sent 0: the file is shorter.
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        segment: &Segment,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl Wire for TcpStream {
+    fn poll_send_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        poll_send(self, cx, || {
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let mut no_control = SendAncillaryBuffer::default();
+            Ok(rustix::net::sendmsg(
+                &*self,
+                slices,
+                &mut no_control,
+                flags,
+            )?)
+        })
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        segment: &Segment,
+    ) -> Poll<io::Result<usize>> {
+        let length = usize::try_from(segment.length).unwrap_or(usize::MAX);
+        poll_send(self, cx, || {
+            let mut offset = segment.offset;
+            let sent = rustix::fs::sendfile(&*self, &segment.file, Some(&mut offset), length)?;
+            Ok(sent)
+        })
+    }
+}
+
+/// Sends when there is room.
+fn poll_send(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    mut send: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match stream.try_io(Interest::WRITABLE, &mut send) {
+            // There was room a moment ago; now the wait begins anew.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            sent => return Poll::Ready(sent),
+        }
+    }
+}
