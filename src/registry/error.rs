@@ -174,6 +174,14 @@ fn from_upstream(error: &upstream::Error, content: Content) -> Answer {
                 "the upstream registry limits our rate: wait, or give the mirror credentials for it",
             )
         },
+        upstream::Error::Busy { retry_after } => Answer {
+            retry_after: Some(*retry_after),
+            ..unavailable(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the mirror has as many connections to the upstream registry as it may: come back \
+                 later",
+            )
+        },
         upstream::Error::Unavailable(_) => unavailable(
             StatusCode::BAD_GATEWAY,
             "the upstream registry cannot be reached or fails; the mirror's log says why",
@@ -266,6 +274,8 @@ mod tests {
             429,
             "TOOMANYREQUESTS",
         );
+        let retry_after = Duration::from_secs(5);
+        check(E::Busy { retry_after }, Content::Blob, 503, "UNAVAILABLE");
         check(E::Unavailable(trouble()), Content::Blob, 502, "UNAVAILABLE");
         check(
             E::TimedOut(upstream::Silence::Headers),
@@ -302,17 +312,17 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_says_when_to_come_back() {
-        let limited = |retry_after| {
-            let error = upstream::Error::RateLimited { retry_after };
+    fn a_limit_says_when_to_come_back() {
+        let retry_after = |error: upstream::Error| {
             Error::Cache(error.into(), Content::Manifest)
                 .answer()
                 .retry_after
         };
-        assert_eq!(limited(None), Some(RETRY_AFTER_DEFAULT));
-        assert_eq!(
-            limited(Some(Duration::from_secs(7))),
-            Some(Duration::from_secs(7))
-        );
+        let limited = |retry_after| upstream::Error::RateLimited { retry_after };
+        let seven = Duration::from_secs(7);
+        assert_eq!(retry_after(limited(None)), Some(RETRY_AFTER_DEFAULT));
+        assert_eq!(retry_after(limited(Some(seven))), Some(seven));
+        let busy = upstream::Error::Busy { retry_after: seven };
+        assert_eq!(retry_after(busy), Some(seven));
     }
 }

@@ -1,57 +1,17 @@
 //! Blobs at one endpoint (distribution-spec, "Pulling blobs").
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use reqwest::{Method, StatusCode};
 
-use super::Error;
 use super::answer::{self, ContentRange};
 use super::body::{self, BlobStream};
+use super::extent::range_header;
 use super::retry::Retry;
 use super::session::{Answer, Ask, Session};
+use super::trail::{Origin, Trail};
+use super::{Error, Extent};
 use crate::oci::Digest;
-
-/// How much of a blob is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Extent {
-    /// All of it, without a `Range`.
-    Whole,
-    /// What follows the first bytes.
-    Rest {
-        /// The first byte that is wanted, counted from the start.
-        from: u64,
-        /// The size of the whole blob, where known. It makes the range a closed one, which more servers understand;
-        /// an answer that states another size is refused.
-        total: Option<u64>,
-    },
-    /// Some bytes in the middle, at least one, of a blob whose size is known. An answer that states another size is
-    /// refused.
-    Part {
-        /// The bytes that are wanted, counted from the start.
-        range: Range<u64>,
-        /// The size of the whole blob.
-        total: u64,
-    },
-}
-
-impl Extent {
-    /// The first byte wanted and the one behind the last, where known, if a range is to be asked for at all.
-    fn range(&self) -> Option<(u64, Option<u64>)> {
-        match self {
-            Self::Whole | Self::Rest { from: 0, total: _ } => None,
-            Self::Rest { from, total } => Some((*from, *total)),
-            Self::Part { range, total: _ } => Some((range.start, Some(range.end))),
-        }
-    }
-
-    fn total(&self) -> Option<u64> {
-        match self {
-            Self::Whole => None,
-            Self::Rest { from: _, total } => *total,
-            Self::Part { range: _, total } => Some(*total),
-        }
-    }
-}
 
 impl Session<'_> {
     /// The size of a blob in bytes, by HEAD; by a GET of its first byte where that does not work.
@@ -59,7 +19,13 @@ impl Session<'_> {
         if !self.answers_head_blob() {
             return self.size_by_get(digest).await;
         }
-        match self.ask_blob(Method::HEAD, digest, None).await {
+        let ask = Ask {
+            method: Method::HEAD,
+            below: &below(digest),
+            accept: None,
+            range: None,
+        };
+        match self.ask(&ask).await {
             Err(error) if error.is_dropped() => {}
             Err(error) => return Err(error),
             Ok(answer) => {
@@ -86,6 +52,7 @@ impl Session<'_> {
                 Error::Denied(_) => None,
                 error @ (Error::NotFound
                 | Error::RateLimited { .. }
+                | Error::Busy { .. }
                 | Error::Unavailable(_)
                 | Error::TimedOut(_)
                 | Error::TooLarge { .. }
@@ -103,8 +70,9 @@ impl Session<'_> {
     }
 
     async fn size_by_get(&self, digest: &Digest) -> Result<u64, Error> {
-        let range = "bytes=0-0".to_owned();
-        let answer = self.get_blob_answer(digest, Some(range)).await?;
+        let first = Some("bytes=0-0".to_owned());
+        let unknown = Trail::default();
+        let answer = self.get_blob_answer(digest, first, &unknown).await?;
         let headers = answer.response.headers();
         answer::must_be_identity(headers)?;
         let size = match (answer.status(), ContentRange::read(headers)) {
@@ -121,15 +89,16 @@ impl Session<'_> {
         size.ok_or_else(|| Error::Protocol("it does not say how large the blob is".to_owned()))
     }
 
-    /// The blob, or the rest of it.
+    /// The blob, or a part of it, by the way that `trail` knows. What is learned of the way is added to it.
     pub(super) async fn get_blob(
         &self,
         digest: &Digest,
         extent: &Extent,
+        trail: &Arc<Trail>,
     ) -> Result<BlobStream, Error> {
         let range = extent.range();
         let asked = range.map(|(from, total)| range_header(from, total));
-        let answer = self.get_blob_answer(digest, asked).await?;
+        let answer = self.get_blob_answer(digest, asked, trail).await?;
         let answer = match (
             answer.status(),
             ContentRange::read(answer.response.headers()),
@@ -144,11 +113,26 @@ impl Session<'_> {
                 body::discard(answer.response).await;
                 self.shared.transport.retry(Retry::OpenRange);
                 let asked = range_header(from, Some(total));
-                self.get_blob_answer(digest, Some(asked)).await?
+                self.get_blob_answer(digest, Some(asked), trail).await?
             }
             _ => answer,
         };
-        self.stream(answer, extent).await
+        let origin = Origin {
+            trail: Arc::clone(trail),
+            endpoint: self.position,
+            target: answer.target.clone(),
+        };
+        match self.stream(answer, extent).await {
+            Ok(stream) => {
+                origin.gives();
+                Ok(stream.coming_from(origin))
+            }
+            Err(error) => {
+                // Another endpoint is asked for this one's lack by itself.
+                origin.fails(true);
+                Err(error)
+            }
+        }
     }
 
     /// The body of `answer`, once its headers agree with what was asked for.
@@ -189,20 +173,42 @@ impl Session<'_> {
         ))
     }
 
-    /// The answer to a GET. Where the host it redirects to refuses, the registry is asked once more: signed URLs are
+    /// The answer to a GET, from where the registry redirected to last if `trail` knows that. Where that does not work
+    /// any more, and where it redirects to a host that refuses, the registry is asked once more: signed URLs are
     /// short-lived, and a new one costs one request. A second refusal is that host's trouble, not the caller's rights.
     async fn get_blob_answer(
         &self,
         digest: &Digest,
         range: Option<String>,
+        trail: &Trail,
     ) -> Result<Answer, Error> {
-        let answer = self.ask_blob(Method::GET, digest, range.clone()).await?;
-        if !is_refused_away(&answer) {
-            return Ok(answer);
+        let below = below(digest);
+        let ask = Ask {
+            method: Method::GET,
+            below: &below,
+            accept: None,
+            range,
+        };
+        let known = trail.target(self.position);
+        let answer = match &known {
+            Some(target) => self.ask_at(&ask, target).await,
+            None => self.ask(&ask).await,
+        };
+        let Some(why) = reason_to_return(&answer, known.is_some()) else {
+            return answer;
+        };
+        match &known {
+            Some(target) if why == Retry::RedirectRefused => {
+                trail.refused(self.position, &target.url);
+            }
+            Some(target) => _ = trail.forget(self.position, &target.url),
+            None => {}
         }
-        body::discard(answer.response).await;
-        self.shared.transport.retry(Retry::RedirectRefused);
-        let answer = self.ask_blob(Method::GET, digest, range).await?;
+        if let Ok(answer) = answer {
+            body::discard(answer.response).await;
+        }
+        self.shared.transport.retry(why);
+        let answer = self.ask(&ask).await?;
         if !is_refused_away(&answer) {
             return Ok(answer);
         }
@@ -212,20 +218,22 @@ impl Session<'_> {
             "the host it redirects to answers {status}"
         )))
     }
+}
 
-    async fn ask_blob(
-        &self,
-        method: Method,
-        digest: &Digest,
-        range: Option<String>,
-    ) -> Result<Answer, Error> {
-        let ask = Ask {
-            method,
-            below: &format!("blobs/{digest}"),
-            accept: None,
-            range,
-        };
-        self.ask(&ask).await
+/// Why the registry is to be asked once more, if it is. `is_known` where it was not asked this time, but the place
+/// that it had redirected to before.
+fn reason_to_return(answer: &Result<Answer, Error>, is_known: bool) -> Option<Retry> {
+    let answer = match answer {
+        Ok(answer) if is_refused_away(answer) => return Some(Retry::RedirectRefused),
+        // A redirect that has just been made is believed; what else it leads to is final.
+        Ok(_) | Err(_) if !is_known => return None,
+        Ok(answer) => answer,
+        Err(_) => return Some(Retry::RedirectFailed),
+    };
+    match answer.status() {
+        StatusCode::NOT_FOUND | StatusCode::GONE => Some(Retry::RedirectRefused),
+        StatusCode::REQUEST_TIMEOUT => Some(Retry::RedirectFailed),
+        status => status.is_server_error().then_some(Retry::RedirectFailed),
     }
 }
 
@@ -237,30 +245,23 @@ fn is_refused_away(answer: &Answer) -> bool {
         )
 }
 
-fn range_header(from: u64, total: Option<u64>) -> String {
-    match total.and_then(|total| total.checked_sub(1)) {
-        Some(last) if from <= last => format!("bytes={from}-{last}"),
-        // Nothing is left: let the server say so.
-        Some(_) | None => format!("bytes={from}-"),
-    }
+/// Where a blob is, below its repository.
+fn below(digest: &Digest) -> String {
+    format!("blobs/{digest}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Silence;
 
     #[test]
-    fn a_known_size_closes_the_range() {
-        assert_eq!(range_header(5, Some(10)), "bytes=5-9");
-        assert_eq!(range_header(5, None), "bytes=5-");
-        let rest = |from, total| Extent::Rest { from, total };
-        assert_eq!(Extent::Whole.range(), None);
-        assert_eq!(rest(0, Some(10)).range(), None);
-        assert_eq!(rest(5, Some(10)).range(), Some((5, Some(10))));
-        let part = Extent::Part {
-            range: 0..5,
-            total: 10,
-        };
-        assert_eq!(part.range(), Some((0, Some(5))));
+    fn silence_sends_back_to_the_registry_from_where_it_led_before() {
+        let silent = || Err(Error::TimedOut(Silence::Headers));
+        assert_eq!(
+            reason_to_return(&silent(), true),
+            Some(Retry::RedirectFailed)
+        );
+        assert_eq!(reason_to_return(&silent(), false), None);
     }
 }

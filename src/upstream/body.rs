@@ -9,6 +9,8 @@ use reqwest::{Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::connections::Connection;
+use super::trail::Origin;
 use super::{Error, Silence};
 use crate::metrics::UpstreamRequest;
 
@@ -81,7 +83,8 @@ impl Received {
     }
 }
 
-/// The bytes of one blob from some offset on, as they come. Dropping it closes the connection.
+/// The bytes of one blob from some offset on, as they come. Dropping it closes the connection, unless it was read to
+/// its end, and lets the next in line go ahead.
 #[derive(Debug)]
 pub struct BlobStream {
     response: Received,
@@ -91,6 +94,10 @@ pub struct BlobStream {
     end: Option<u64>,
     total: Option<u64>,
     validator: Option<String>,
+    /// Learns whether the way here is a good one.
+    origin: Option<Origin>,
+    /// Given back after the last byte, even if the stream is kept.
+    connection: Option<Connection>,
 }
 
 impl BlobStream {
@@ -109,7 +116,21 @@ impl BlobStream {
             end,
             total,
             validator,
+            origin: None,
+            connection: None,
         }
+    }
+
+    /// The stream, which came from `origin`.
+    pub(super) fn coming_from(self, origin: Origin) -> Self {
+        let origin = Some(origin);
+        Self { origin, ..self }
+    }
+
+    /// The stream, which holds `connection` for as long as it lasts.
+    pub(super) fn holding(self, connection: Connection) -> Self {
+        let connection = Some(connection);
+        Self { connection, ..self }
     }
 
     /// The first byte that comes, counted from the start of the blob. It is 0 where upstream does not do ranges,
@@ -137,6 +158,20 @@ impl BlobStream {
     /// `TimedOut(Body)` when nothing comes for 30 s; `Unavailable` when the connection breaks or the body ends before
     /// the blob does; `Protocol` when it goes on after it.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let outcome = self.next().await;
+        match &outcome {
+            Ok(Some(_)) => {}
+            Ok(None) => drop(self.connection.take()),
+            Err(_) => {
+                if let Some(origin) = self.origin.take() {
+                    origin.fails(self.position > self.offset);
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(bytes) = self.response.next().await? else {
                 return match self.end {

@@ -6,6 +6,7 @@ use super::UpstreamConfig;
 use super::built_in;
 use super::challenge::Challenge;
 use super::clients::Standing;
+use super::connections::{Connections, PublicConnections};
 use super::guard::host_of;
 use super::realm::Issuers;
 use super::table::{Row, UNKNOWN};
@@ -26,6 +27,8 @@ pub(super) struct Upstream {
     pub(super) endpoints: Vec<Endpoint>,
     /// Which addresses it may have.
     pub(super) reach: Reach,
+    /// Those that carry its blobs.
+    pub(super) connections: Connections,
     /// Further hosts that issue its tokens.
     realms: Vec<Namespace>,
 }
@@ -41,13 +44,22 @@ impl Upstream {
                 .map(|url| Endpoint::new(url, &config.namespace))
                 .collect(),
             reach: Reach::Configured(client),
+            connections: Connections::new(),
             realms: config.realms.clone(),
         }
     }
 
     /// An upstream that nobody configured: over https, at its own name or where the table says.
-    pub(super) fn public(namespace: &Namespace, label: &str) -> Self {
+    pub(super) fn public(
+        namespace: &Namespace,
+        label: &str,
+        connections: &PublicConnections,
+    ) -> Self {
         let url = built_in::endpoint(namespace);
+        let standing = match Row::find(namespace.as_str()) {
+            Some(_) => Standing::Known,
+            None => Standing::Stranger,
+        };
         Self {
             namespace: namespace.clone(),
             label: label.to_owned(),
@@ -55,10 +67,8 @@ impl Upstream {
                 .iter()
                 .map(|url| Endpoint::new(url, namespace))
                 .collect(),
-            reach: Reach::Public(match Row::find(namespace.as_str()) {
-                Some(_) => Standing::Known,
-                None => Standing::Stranger,
-            }),
+            reach: Reach::Public(standing),
+            connections: connections.of(standing, namespace),
             realms: Vec::new(),
         }
     }
@@ -216,7 +226,7 @@ mod tests {
     #[test]
     fn the_colon_of_a_digest_stands_in_the_path_as_it_is() {
         let namespace: Namespace = "ghcr.io".parse().expect("a namespace");
-        let upstream = Upstream::public(&namespace, "ghcr.io");
+        let upstream = Upstream::public(&namespace, "ghcr.io", &PublicConnections::new());
         let url = upstream.endpoints[0].url("a", "blobs/sha256:00");
         assert_eq!(url.as_str(), "https://ghcr.io/v2/a/blobs/sha256:00");
     }
@@ -225,7 +235,7 @@ mod tests {
     fn the_hub_answers_at_another_host() {
         let root = |namespace: &str| {
             let namespace = namespace.parse().expect("a namespace");
-            let upstream = Upstream::public(&namespace, "");
+            let upstream = Upstream::public(&namespace, "", &PublicConnections::new());
             upstream
                 .endpoints
                 .first()

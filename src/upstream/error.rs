@@ -20,6 +20,12 @@ pub enum Error {
         /// When to come back, where upstream said so.
         retry_after: Option<Duration>,
     },
+    /// We may not ask now: as many requests as may be are under way.
+    #[error("all connections to upstream are in use")]
+    Busy {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// Upstream cannot be reached or answers with a 5xx.
     #[error("upstream is unavailable")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -90,6 +96,7 @@ impl Error {
             Self::NotFound => "not_found",
             Self::Denied(_) => "denied",
             Self::RateLimited { .. } => "rate_limited",
+            Self::Busy { .. } => "busy",
             Self::Unavailable(_) => "unavailable",
             Self::TimedOut(_) => "timed_out",
             Self::TooLarge { .. } => "too_large",
@@ -104,6 +111,7 @@ impl Error {
     pub const fn is_trouble(&self) -> bool {
         match self {
             Self::RateLimited { .. }
+            | Self::Busy { .. }
             | Self::Unavailable(_)
             | Self::TimedOut(_)
             | Self::TooLarge { .. }

@@ -138,6 +138,7 @@ fn at_token_endpoint(error: Error, status: StatusCode, with_credential: bool) ->
         Error::Denied(_) => Error::Denied(format!("the token endpoint answers {status}")),
         Error::Unavailable(_) => Error::unavailable(format!("the token endpoint answers {status}")),
         other @ (Error::RateLimited { .. }
+        | Error::Busy { .. }
         | Error::TimedOut(_)
         | Error::TooLarge { .. }
         | Error::Refused(_)

@@ -38,8 +38,10 @@ pub use via::Via;
 mod answer;
 mod body;
 mod clients;
+mod connections;
 mod retry;
 mod tls;
+mod trail;
 mod transport;
 pub use body::BlobStream;
 
@@ -57,9 +59,12 @@ mod travel;
 
 // What there is to ask for.
 mod blob;
+mod extent;
 mod manifest;
-pub use blob::Extent;
+mod source;
+pub use extent::Extent;
 pub use manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestHead};
+pub use source::BlobSource;
 
 #[cfg(test)]
 mod tests;
@@ -156,6 +161,7 @@ impl Upstreams {
             None => Arc::new(Upstream::public(
                 namespace,
                 inner.directory.label(namespace),
+                &inner.shared.public_connections,
             )),
         };
         let credential = inner.credentials.find(namespace, name.as_str()).cloned();
@@ -207,7 +213,7 @@ impl Repository {
     /// See [`Error`].
     pub async fn head_manifest(&self, reference: &Reference) -> Result<ManifestHead, Error> {
         let mut failures = Failures::default();
-        for session in self.sessions()? {
+        for session in self.sessions(0)? {
             match session.head_manifest(reference).await {
                 Err(error) if falls_through(&error) => failures.add(error),
                 outcome => return outcome,
@@ -224,7 +230,7 @@ impl Repository {
     /// See [`Error`].
     pub async fn get_manifest(&self, reference: &Reference) -> Result<ManifestAnswer, Error> {
         let mut failures = Failures::default();
-        for session in self.sessions()? {
+        for session in self.sessions(0)? {
             match session.get_manifest(reference).await {
                 Err(error) if falls_through(&error) => failures.add(error),
                 outcome => return outcome,
@@ -241,7 +247,7 @@ impl Repository {
     /// See [`Error`].
     pub async fn head_blob(&self, digest: &Digest) -> Result<u64, Error> {
         let mut failures = Failures::default();
-        for session in self.sessions()? {
+        for session in self.sessions(0)? {
             match session.head_blob(digest).await {
                 Err(error) if falls_through(&error) => failures.add(error),
                 outcome => return outcome,
@@ -250,26 +256,23 @@ impl Repository {
         Err(failures.worst())
     }
 
-    /// The bytes of a blob, or of its rest. Where upstream does not do ranges the stream starts at the first byte:
-    /// see [`BlobStream::offset`]. Nothing of the content is checked but the length.
+    /// A handle on one blob, for whoever asks for it more than once. Asks for nothing yet.
+    pub fn blob(&self, digest: &Digest) -> BlobSource {
+        BlobSource::new(self.clone(), *digest)
+    }
+
+    /// [`BlobSource::get`], for whoever asks once.
     ///
     /// Cancel-safe: nothing is kept of a call that is dropped, except a token.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// As there.
     pub async fn get_blob(&self, digest: &Digest, extent: Extent) -> Result<BlobStream, Error> {
-        let mut failures = Failures::default();
-        for session in self.sessions()? {
-            match session.get_blob(digest, &extent).await {
-                Err(error) if falls_through(&error) => failures.add(error),
-                outcome => return outcome,
-            }
-        }
-        Err(failures.worst())
+        self.blob(digest).get(extent).await
     }
 
-    /// One session per endpoint, in the order they are asked.
-    fn sessions(&self) -> Result<impl Iterator<Item = Session<'_>>, Error> {
+    /// One session per endpoint: the `first`, and then the others in the order of the configuration.
+    fn sessions(&self, first: usize) -> Result<impl Iterator<Item = Session<'_>>, Error> {
         let via = self.via.as_ref().ok_or(Error::Loop)?;
         let upstream = &*self.upstream;
         if upstream.endpoints.is_empty() {
@@ -278,8 +281,12 @@ impl Repository {
         }
         let shared = &self.inner.shared;
         let endpoints = upstream.endpoints.iter().enumerate();
-        Ok(endpoints.map(move |(position, endpoint)| {
-            if position > 0 {
+        let others = endpoints
+            .clone()
+            .filter(move |(position, _)| *position != first);
+        let in_order = endpoints.skip(first).take(1).chain(others).enumerate();
+        Ok(in_order.map(move |(asked, (position, endpoint))| {
+            if asked > 0 {
                 shared.transport.retry(Retry::NextEndpoint);
             }
             let credential = self.credential.as_ref();
@@ -287,7 +294,8 @@ impl Repository {
                 shared,
                 upstream,
                 endpoint,
-                has_next: position + 1 < upstream.endpoints.len(),
+                position,
+                has_next: asked + 1 < upstream.endpoints.len(),
                 repository: endpoint.repository(&self.name),
                 credential: credential.filter(|_| endpoint.sees_credentials),
                 via,

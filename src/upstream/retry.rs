@@ -10,6 +10,8 @@ pub(super) enum Retry {
     TokenRefused,
     /// The host that the registry redirects to refuses: signed URLs are short-lived.
     RedirectRefused,
+    /// The host that the registry redirected to before does not answer any more, or only that it cannot.
+    RedirectFailed,
     /// The server knows closed ranges only.
     OpenRange,
     /// The server does not answer HEAD.
@@ -25,6 +27,7 @@ impl Retry {
             Self::Dropped => "dropped",
             Self::TokenRefused => "token_refused",
             Self::RedirectRefused => "redirect_refused",
+            Self::RedirectFailed => "redirect_failed",
             Self::OpenRange => "open_range",
             Self::HeadFailed => "head_failed",
             Self::NextEndpoint => "next_endpoint",

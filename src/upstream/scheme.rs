@@ -66,7 +66,9 @@ impl Session<'_> {
                 ..attached
             })),
             // Asking again would not help, or take as long again.
-            Err(error @ (Error::RateLimited { .. } | Error::TimedOut(_))) => Err(error),
+            Err(error @ (Error::RateLimited { .. } | Error::Busy { .. } | Error::TimedOut(_))) => {
+                Err(error)
+            }
             // The issuer may have moved: the registry knows.
             Err(
                 Error::NotFound

@@ -13,7 +13,9 @@ use super::endpoint::{Endpoint, Upstream};
 use super::retry::Retry;
 use super::scheme::{Attached, Scheme};
 use super::shared::Shared;
+use super::trail::Target;
 use super::transport::Behalf;
+use super::travel::Arrival;
 use super::{Credential, Error, answer, body, issuer};
 
 /// What Amazon's private registries say, with a 403, to a password that was good for twelve hours.
@@ -39,6 +41,8 @@ pub(super) struct Answer {
     pub(super) response: Received,
     /// Whether it comes from where a redirect led, not from the registry.
     pub(super) is_away: bool,
+    /// Where redirects led, if there were any.
+    pub(super) target: Option<Target>,
     is_authenticated: bool,
     is_credential_refused: bool,
 }
@@ -56,6 +60,8 @@ pub(super) struct Session<'a> {
     pub(super) shared: &'a Shared,
     pub(super) upstream: &'a Upstream,
     pub(super) endpoint: &'a Endpoint,
+    /// Which one of the upstream's endpoints that is.
+    pub(super) position: usize,
     /// Whether another endpoint can be asked after this one.
     pub(super) has_next: bool,
     /// What the repository is called at this endpoint.
@@ -77,18 +83,18 @@ impl Session<'_> {
         let mut attached = self.remembered().await?;
         let mut may_restart = true;
         loop {
-            let (response, is_away) = self.travel(ask, &url, attached.as_ref()).await?;
-            if response.status() != StatusCode::UNAUTHORIZED || is_away {
+            let arrival = self.travel(ask, &url, attached.as_ref()).await?;
+            if arrival.response.status() != StatusCode::UNAUTHORIZED || arrival.is_away {
                 self.remember(attached.as_ref());
-                return Ok(answered(response, is_away, attached.as_ref()));
+                return Ok(answered(arrival, attached.as_ref()));
             }
-            let offered = challenges(response.headers());
+            let offered = challenges(arrival.response.headers());
             let next = match &attached {
                 None => self.choose(&offered, &url)?.map_or(Next::GiveUp, Next::ask),
                 Some(refused) => {
                     self.forget(refused);
                     if refused.is_last_word || !may_restart {
-                        return Ok(answered(response, is_away, attached.as_ref()));
+                        return Ok(answered(arrival, attached.as_ref()));
                     }
                     may_restart = false;
                     self.restart(refused, &offered, &url)
@@ -97,7 +103,7 @@ impl Session<'_> {
             match next {
                 Next::Ask(scheme) => {
                     // Before a token is asked for: answers are counted, see `Transport::send`.
-                    body::discard(response).await;
+                    body::discard(arrival.response).await;
                     if attached.is_some() {
                         self.shared.transport.retry(Retry::TokenRefused);
                     }
@@ -106,9 +112,28 @@ impl Session<'_> {
                         None => None,
                     };
                 }
-                Next::GiveUp => return Ok(answered(response, is_away, attached.as_ref())),
+                Next::GiveUp => return Ok(answered(arrival, attached.as_ref())),
             }
         }
+    }
+
+    /// Asks where the registry redirected to before, without showing who asks.
+    ///
+    /// # Errors
+    /// What kept an answer from coming. No status is an error here.
+    pub(super) async fn ask_at(&self, ask: &Ask<'_>, target: &Target) -> Result<Answer, Error> {
+        let arrival = self.travel(ask, &target.url, None).await?;
+        let here = || Target {
+            url: target.url.clone(),
+            was_shown: false,
+        };
+        Ok(Answer {
+            response: arrival.response,
+            is_away: true,
+            target: Some(arrival.target.unwrap_or_else(here)),
+            is_authenticated: false,
+            is_credential_refused: false,
+        })
     }
 
     /// What an answer that is no success means. Reads the rest of it.
@@ -179,11 +204,12 @@ impl Next {
     }
 }
 
-fn answered(response: Received, is_away: bool, attached: Option<&Attached>) -> Answer {
-    let is_unauthorized = response.status() == StatusCode::UNAUTHORIZED;
+fn answered(arrival: Arrival, attached: Option<&Attached>) -> Answer {
+    let is_unauthorized = arrival.response.status() == StatusCode::UNAUTHORIZED;
     Answer {
-        response,
-        is_away,
+        response: arrival.response,
+        is_away: arrival.is_away,
+        target: arrival.target,
         is_authenticated: attached.is_some(),
         is_credential_refused: attached.is_some_and(|attached| match attached.scheme {
             Scheme::Bearer(_) => attached.is_credential_refused,

@@ -8,6 +8,7 @@ use moka::sync::Cache;
 use reqwest::Url;
 
 use super::Credential;
+use super::connections::PublicConnections;
 use super::scheme::Scheme;
 use super::token::Tokens;
 use super::transport::Transport;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) transport: Arc<Transport>,
     pub(super) tokens: Tokens,
     pub(super) clock: Clock,
+    /// The connections for blobs of the upstreams that nobody configured.
+    pub(super) public_connections: PublicConnections,
     /// How each repository wanted to be shown who asks.
     pub(super) schemes: Cache<SchemeKey, Scheme>,
     /// Endpoints where HEAD on blobs fails although GET works.
@@ -46,6 +49,7 @@ impl Shared {
             tokens: Tokens::new(Arc::clone(&transport), clock.clone()),
             transport,
             clock,
+            public_connections: PublicConnections::new(),
             schemes: Cache::builder()
                 .max_capacity(SCHEMES_BYTES_MAX)
                 .weigher(|key: &SchemeKey, scheme: &Scheme| {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::body::Received;
 use super::clients::{CONNECT_TIMEOUT, PublicClients, Standing};
+use super::connections::busy;
 use super::guard::{self, NotPublic};
 use super::retry::Retry;
 use super::{BuildError, Error, Proxies, Silence};
@@ -76,7 +77,8 @@ impl Transport {
     /// counted.
     ///
     /// # Errors
-    /// `Refused` when `url` is out of reach; `Unavailable` and `TimedOut` when no answer came.
+    /// `Refused` when `url` is out of reach; `Busy` when as many strangers are being asked as may be; `Unavailable` and
+    /// `TimedOut` when no answer came.
     pub(super) async fn send(
         &self,
         behalf: Behalf<'_>,
@@ -147,9 +149,7 @@ impl Transport {
         match timeout(CONNECT_TIMEOUT, slots.acquire_owned()).await {
             Ok(Ok(slot)) => Ok(Some(slot)),
             // Nobody closes the semaphore.
-            Err(_) | Ok(Err(_)) => Err(Error::unavailable(
-                "too many requests to registries that nobody configured are under way",
-            )),
+            Err(_) | Ok(Err(_)) => Err(busy()),
         }
     }
 }
@@ -212,7 +212,7 @@ mod tests {
             slots.push(transport.slot(&stranger).await.expect("a slot"));
         }
         let refused = transport.slot(&stranger).await;
-        assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
         let known = Reach::Public(Standing::Known);
         let free = transport.slot(&known).await;
         assert!(matches!(free, Ok(None)), "{free:?}");

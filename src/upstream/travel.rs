@@ -12,11 +12,23 @@ use super::scheme::Attached;
 use super::session::{Ask, Session};
 use super::table::{Row, UNKNOWN};
 use super::token::TokenKey;
+use super::trail::Target;
 use super::{Error, body, guard};
+
+/// The last answer to a request on its way.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// The answer; no redirect.
+    pub(super) response: Received,
+    /// Whether it comes from another origin.
+    pub(super) is_away: bool,
+    /// Where redirects led, if there were any.
+    pub(super) target: Option<Target>,
+}
 
 impl Session<'_> {
     /// Sends the request and follows redirects. What shows who asks stays behind when the origin changes, and is not
-    /// picked up again on a way back. Returns the last answer, and whether it comes from elsewhere.
+    /// picked up again on a way back.
     ///
     /// # Errors
     /// `Refused` and `Protocol` for a redirect that is not followed, and whatever keeps an answer from coming.
@@ -25,7 +37,7 @@ impl Session<'_> {
         ask: &Ask<'_>,
         url: &Url,
         attached: Option<&Attached>,
-    ) -> Result<(Received, bool), Error> {
+    ) -> Result<Arrival, Error> {
         let mut url = url.clone();
         let mut authorization = attached.map(|attached| attached.authorization.clone());
         let mut is_away = false;
@@ -47,17 +59,23 @@ impl Session<'_> {
                     may_ask_for_token = true;
                 }
                 url = target;
-            } else if response.status() == StatusCode::UNAUTHORIZED && may_ask_for_token {
-                may_ask_for_token = false;
-                let Some(key) = visitor_key(&url, response.headers()) else {
-                    return Ok((response, is_away));
-                };
-                body::discard(response).await;
-                let issued = self.shared.tokens.issue_once(&key, self.behalf());
-                authorization = Some(issued.await?.authorization);
-            } else {
-                return Ok((response, is_away));
+                continue;
             }
+            if response.status() == StatusCode::UNAUTHORIZED && may_ask_for_token {
+                may_ask_for_token = false;
+                if let Some(key) = visitor_key(&url, response.headers()) {
+                    body::discard(response).await;
+                    let issued = self.shared.tokens.issue_once(&key, self.behalf());
+                    authorization = Some(issued.await?.authorization);
+                    continue;
+                }
+            }
+            let was_shown = authorization.is_some();
+            return Ok(Arrival {
+                response,
+                is_away,
+                target: (redirects > 0).then_some(Target { url, was_shown }),
+            });
         }
     }
 

@@ -7,6 +7,7 @@ mod hostile;
 mod manifests;
 mod proxying;
 mod redirecting;
+mod sources;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
