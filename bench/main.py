@@ -55,7 +55,7 @@ def main():
         remove(directory)
 
     print(report.tables(chosen, results))
-    print(f"Medians of {repeats} (least–most); rows of one value were run once. {time.monotonic() - began:.0f} s in all.")
+    print(f"Medians of {repeats} (least–most); larger crowds once. {time.monotonic() - began:.0f} s in all.")
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as out:
             json.dump({"machine": about, "runs": results.runs, "failures": results.failures}, out, indent=1)

@@ -131,6 +131,8 @@ class Memory:
             self._peak = max(self._peak, self._now())
 
     def __enter__(self):
+        for pid in self._pids:
+            _forget_peak(pid)
         self._thread.start()
         return self
 
@@ -178,6 +180,12 @@ def _status_bytes(pid, key):
     except (FileNotFoundError, ProcessLookupError):
         pass
     return 0
+
+
+def _forget_peak(pid):
+    """Has VmHWM begin anew: 5 resets it, see proc(5)."""
+    with open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
 
 
 def free_port():

@@ -30,8 +30,8 @@ NOTES = {
     ],
     "hot": [
         "One processor for the server, the others for its clients. Where it is not used up, clients are the limit, "
-        "and CPU is the figure that counts.",
-        "nginx with `sendfile`, `tcp_nopush` and no access log; *kept open* has `open_file_cache` as well. "
+        "and CPU is the figure that counts. Clients are wrk for the manifest, `traffic.py` for blobs.",
+        "nginx with `sendfile` and no access log; *kept open* has `open_file_cache` as well. "
         "entrepôt logs every request. docker-registry asks upstream for every tag.",
     ],
 }
@@ -106,8 +106,7 @@ def _cell(row, server, figure, results):
 def _ratio(row, peer, figure, results):
     ours = results.values(row, "entrepôt", figure)
     theirs = results.values(row, peer, figure)
-    # A share of a processor is no merit, and a ratio of differences means nothing near zero.
-    if not ours or not theirs or figure.key in ("busy", "p50_added", "p99_added"):
+    if not ours or not theirs or not figure.is_compared:
         return ""
     theirs = statistics.median(theirs)
     return f"{statistics.median(ours) / theirs:.2f}" if theirs > 0 else ""

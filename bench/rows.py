@@ -30,6 +30,8 @@ class Figure:
     label: str
     unit: str = ""
     scale: float = 1.0
+    # Whether a ratio means anything: a difference near zero has none, a share of a processor is no merit.
+    is_compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ SMALL_BLOB = 64 * KIB + 1
 WALL = Figure("wall", "time", "s")
 CPU = Figure("cpu", "CPU", "s")
 UPSTREAM_BODY = Figure("upstream_body", "upstream body bytes / size", "×")
-CONNECTIONS = Figure("connections", "upstream connections")
+CONNECTIONS = Figure("connections", "upstream connections", is_compared=False)
 
 
 def rows(sizes):
@@ -91,17 +93,18 @@ def rows(sizes):
         UPSTREAM_BODY,
         Figure("memory", "memory above idle", "MiB", 1 / MIB),
     ]
+    idle = Figure("memory_idle", "memory when idle", "MiB", 1 / MIB)
     small = [
         Figure("p50", "p50", "ms", 1000),
         Figure("p99", "p99", "ms", 1000),
-        Figure("p50_added", "p50 less the upstream's own", "ms", 1000),
-        Figure("p99_added", "p99 less the upstream's own", "ms", 1000),
+        Figure("p50_added", "p50 less the upstream's own", "ms", 1000, is_compared=False),
+        Figure("p99_added", "p99 less the upstream's own", "ms", 1000, is_compared=False),
     ]
     hot = [
         Figure("rate", "requests/s"),
         Figure("cpu_per_request", "CPU per request", "µs", 1e6),
         Figure("cpu_per_gib", "CPU per GiB", "s"),
-        Figure("busy", "processor used", "%", 100),
+        Figure("busy", "processor used", "%", 100, is_compared=False),
     ]
     return [
         Row("cold", "cold", f"{large} over TLS, one client", CACHES, [WALL, CPU, UPSTREAM_BODY, CONNECTIONS],
@@ -109,7 +112,7 @@ def rows(sizes):
         Row("limited", "cold", f"{large}, upstream limited to {limit} per connection", CACHES,
             [WALL, CPU, UPSTREAM_BODY, CONNECTIONS],
             lambda lab, server: _download(lab, server, limited=True)),
-        Row("crowd-16", "cold", f"{size(sizes.crowd_blob)}, 16 clients at once", CACHES, crowd,
+        Row("crowd-16", "cold", f"{size(sizes.crowd_blob)}, 16 clients at once", CACHES, [*crowd, idle],
             lambda lab, server: _crowd(lab, server, sizes.crowd_blob, 16)),
         Row("crowd-200", "cold", f"{size(sizes.crowd_blob)}, 200 clients at once", sizes.crowd, crowd,
             lambda lab, server: _crowd(lab, server, sizes.crowd_blob, 200), 1),
@@ -117,11 +120,12 @@ def rows(sizes):
             lambda lab, server: _crowd(lab, server, sizes.thousand_blob, 1000), 1),
         Row("miss", "miss", f"{sizes.small_blobs} blobs of 64 KiB + 1", [DIRECT, *CACHES], small, _first_byte),
         Row("hot-manifest", "hot", "manifest of 2 KiB by tag, 64 connections", CACHES[:1] + FILES + CACHES[1:],
-            hot[:2] + hot[3:], lambda lab, server: _hot_small(lab, server, lab.manifest_path, None, 64)),
+            hot[:2] + hot[3:], _hot_manifest),
         Row("hot-64k", "hot", "blob of 64 KiB, 32 connections", CACHES[:1] + FILES + CACHES[1:], hot,
-            lambda lab, server: _hot_small(lab, server, lab.blob(HOT_SMALL).path, HOT_SMALL, 32)),
+            lambda lab, server: _hot_blob(lab, server, HOT_SMALL, 32)),
         Row("hot-64m", "hot", "blob of 64 MiB, 8 connections", CACHES[:1] + FILES[:1] + CACHES[1:],
-            [Figure("throughput", "throughput", "GiB/s", 1 / GIB), *hot[2:]], _hot_large),
+            [Figure("throughput", "throughput", "GiB/s", 1 / GIB), *hot[2:]],
+            lambda lab, server: _hot_blob(lab, server, HOT_LARGE, 8)),
     ]
 
 
@@ -182,30 +186,33 @@ def _first_byte(lab, name):
     return figures
 
 
-def _hot_small(lab, name, path, size, connections):
+def _hot_manifest(lab, name):
+    path = lab.manifest_path
     with lab.start(name, one_core=True) as (server, port):
         _warm(server, port, path)
-        clients.wrk(port, path, connections, WARM_UP_SECONDS, lab.client_cores)
+        clients.wrk(port, path, 64, WARM_UP_SECONDS, lab.client_cores)
         cpu = server.cpu_seconds()
-        requests, seconds = clients.wrk(port, path, connections, lab.sizes.hot_seconds, lab.client_cores)
+        requests, seconds = clients.wrk(port, path, 64, lab.sizes.hot_seconds, lab.client_cores)
         cpu = server.cpu_seconds() - cpu
-    figures = {"rate": requests / seconds, "cpu_per_request": cpu / requests, "busy": cpu / seconds}
-    if size:
-        figures["cpu_per_gib"] = cpu / (requests * size / GIB)
-    return figures
+    return {"rate": requests / seconds, "cpu_per_request": cpu / requests, "busy": cpu / seconds}
 
 
-def _hot_large(lab, name):
-    path = lab.blob(HOT_LARGE).path
+def _hot_blob(lab, name, size, connections):
+    path, seconds = lab.blob(size).path, lab.sizes.hot_seconds
     with lab.start(name, one_core=True) as (server, port):
         _warm(server, port, path)
-        arguments = {"port": port, "path": path, "clients": 8, "cores": lab.client_cores}
-        clients.traffic("load", seconds=WARM_UP_SECONDS, **arguments)
+        clients.load(port, path, connections, WARM_UP_SECONDS, lab.client_cores)
         cpu = server.cpu_seconds()
-        result = clients.traffic("load", seconds=lab.sizes.hot_seconds, **arguments)
+        throughput = clients.load(port, path, connections, seconds, lab.client_cores)
         cpu = server.cpu_seconds() - cpu
-    seconds, received = result["seconds"], result["bytes"]
-    return {"throughput": received / seconds, "cpu_per_gib": cpu / (received / GIB), "busy": cpu / seconds}
+    received = throughput * seconds
+    return {
+        "rate": throughput / size,
+        "throughput": throughput,
+        "cpu_per_request": cpu / (received / size),
+        "cpu_per_gib": cpu / (received / GIB),
+        "busy": cpu / seconds,
+    }
 
 
 def _warm(server, port, path):

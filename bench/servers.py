@@ -29,7 +29,6 @@ http {{
     scgi_temp_path {directory}/scgi;
     default_type application/octet-stream;
     sendfile on;
-    tcp_nopush on;
     keepalive_requests 1000000000;
     {http}
 }}
@@ -54,12 +53,14 @@ UPSTREAM = """
     }}
 """
 
+# `/v2/` asks for a login that nothing else here needs, as registries do. Where it does not, docker-registry asks there
+# once more before everything that it passes on.
 REGISTRY_PATHS = """
     root {root};
     add_header Docker-Distribution-Api-Version registry/2.0;
     location = /v2/ {{
-        default_type application/json;
-        return 200 "{{}}";
+        add_header WWW-Authenticate 'Basic realm="bench"' always;
+        return 401;
     }}
     location ~ ^/v2/.+/manifests/ {{
         default_type {manifest_type};
@@ -72,6 +73,8 @@ REGISTRY_PATHS = """
 """
 
 # Buffers of 256 KiB in place of 4 or 8 KiB, which a fill takes a fifth less time with; a lock that nobody runs out of.
+# Without `tcp_nopush`: in a cache file the body does not start on a page, so the kernel makes one more segment of it,
+# and that waits 40 ms for the client's acknowledgement.
 CACHING_PROXY = """
     access_log off;
     proxy_cache_path {directory}/cache levels=1:2 keys_zone=blobs:16m inactive=1d use_temp_path=off;
@@ -103,6 +106,7 @@ CACHING_PROXY = """
 
 FILES = """
     access_log off;
+    tcp_nopush on;
     {open_files}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
