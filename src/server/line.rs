@@ -16,19 +16,24 @@ use crate::http::Segment;
 
 /// Most bytes of a file that are handed over at once. Enough that the work for each does not show; the next stretch is
 /// only looked at when this one is sent.
-pub(super) const BITE_BYTES: u64 = 512 * 1024;
+pub(super) const BITE_BYTES: u64 = MOST as u64;
 
 /// Bytes of files that a connection may send before the others get their turn. One fast reader would otherwise hold a
 /// thread for as long as the kernel takes all it is given, which was seen to be 120 ms.
 const TURN_BYTES: u64 = BITE_BYTES;
 
-/// What hyper holds in place of bytes of files. It is told by its address, and never read nor written, so that no memory
-/// stands behind it.
-static PLACEHOLDER: LazyLock<&'static [u8]> = LazyLock::new(|| {
+/// What hyper holds in place of bytes of files: a part of this, told by its address. It is never read nor written, so
+/// that no memory stands behind it.
+static PLACEHOLDERS: LazyLock<&'static [u8]> = LazyLock::new(|| {
     // A `static` array would be part of the binary's own data.
-    let bytes = usize::try_from(BITE_BYTES).unwrap_or(0);
-    Box::leak(vec![0; bytes].into_boxed_slice())
+    Box::leak(vec![0; 2 * MOST].into_boxed_slice())
 });
+
+/// The longest placeholder.
+const MOST: usize = 512 * 1024;
+
+/// From the start of one placeholder to the start of the next, so that neither is taken for the other.
+const STEP: usize = 64;
 
 /// See the module. Both ends run in one task.
 #[derive(Debug, Default)]
@@ -42,23 +47,34 @@ pub(super) struct Line {
     flush_waiter: AtomicWaker,
     /// Whether the socket knows about placeholders.
     takes_files: bool,
-    /// For each placeholder that hyper holds, in order, what it stands for.
-    segments: Mutex<VecDeque<Queued>>,
+    queue: Mutex<Queue>,
+    /// A file did not have the bytes it was to have.
+    file_failed: AtomicBool,
     /// Bytes of files sent in this turn.
     sent_in_turn: AtomicU64,
+}
+
+/// For each placeholder that hyper holds, in order, what it stands for.
+#[derive(Debug, Default)]
+struct Queue {
+    segments: VecDeque<Queued>,
+    /// Where the next placeholder starts among [`PLACEHOLDERS`].
+    start: usize,
 }
 
 /// What a placeholder stands for.
 #[derive(Debug)]
 struct Queued {
     segment: Segment,
+    /// Where the placeholder starts among [`PLACEHOLDERS`].
+    start: usize,
     /// How many bytes of it are sent.
     sent: u64,
 }
 
 /// Whether these bytes are no bytes.
 pub(super) fn is_placeholder(bytes: &[u8]) -> bool {
-    PLACEHOLDER.as_ptr_range().contains(&bytes.as_ptr())
+    PLACEHOLDERS.as_ptr_range().contains(&bytes.as_ptr())
 }
 
 impl Line {
@@ -116,40 +132,58 @@ impl Line {
     /// Puts a stretch of a file, of one to [`BITE_BYTES`] bytes, behind all that is to be written. Gives what hyper gets
     /// instead, which must be written next.
     pub(super) fn queue(&self, segment: Segment) -> Bytes {
-        let length = usize::try_from(segment.length).unwrap_or(usize::MAX);
-        let placeholder = &PLACEHOLDER[..length.min(PLACEHOLDER.len())];
-        self.segments().push_back(Queued { segment, sent: 0 });
-        Bytes::from_static(placeholder)
+        let mut queue = self.lock();
+        let start = queue.start;
+        queue.start = (start + STEP) % MOST;
+        let length = usize::try_from(segment.length).map_or(MOST, |length| length.min(MOST));
+        queue.segments.push_back(Queued {
+            segment,
+            start,
+            sent: 0,
+        });
+        Bytes::from_static(&PLACEHOLDERS[start..start + length])
     }
 
     /// Whether hyper holds placeholders.
     pub(super) fn has_segments(&self) -> bool {
-        !self.segments().is_empty()
+        !self.lock().segments.is_empty()
     }
 
     /// What this placeholder stands for, if it is exactly the unsent part of the one that is due.
     pub(super) fn unsent(&self, placeholder: &[u8]) -> Option<Segment> {
-        let segments = self.segments();
-        let Queued { segment, sent } = segments.front()?;
+        let queue = self.lock();
+        let Queued {
+            segment,
+            start,
+            sent,
+        } = queue.segments.front()?;
         let unsent = segment.after(*sent);
-        let start = placeholder
-            .as_ptr()
-            .addr()
-            .checked_sub(PLACEHOLDER.as_ptr().addr())?;
-        let agrees = start as u64 == *sent && placeholder.len() as u64 == unsent.length;
+        let base = PLACEHOLDERS.as_ptr().addr();
+        let at = placeholder.as_ptr().addr().checked_sub(base)?;
+        let agrees = at as u64 == *start as u64 + sent && placeholder.len() as u64 == unsent.length;
         agrees.then_some(unsent)
     }
 
     /// So many bytes of the segment that is due were sent.
     pub(super) fn sent(&self, bytes: u64) {
         self.sent_in_turn.fetch_add(bytes, Ordering::Relaxed);
-        let mut segments = self.segments();
-        if let Some(front) = segments.front_mut() {
+        let mut queue = self.lock();
+        if let Some(front) = queue.segments.front_mut() {
             front.sent += bytes;
             if front.sent >= front.segment.length {
-                segments.pop_front();
+                queue.segments.pop_front();
             }
         }
+    }
+
+    /// The file of the segment that is due does not have its bytes.
+    pub(super) fn fail(&self) {
+        self.file_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is for a file that the connection breaks.
+    pub(super) fn has_failed(&self) -> bool {
+        self.file_failed.load(Ordering::Relaxed)
     }
 
     /// The connection's task is polled.
@@ -162,7 +196,7 @@ impl Line {
         self.sent_in_turn.load(Ordering::Relaxed) >= TURN_BYTES
     }
 
-    fn segments(&self) -> MutexGuard<'_, VecDeque<Queued>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

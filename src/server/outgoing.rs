@@ -133,6 +133,10 @@ impl hyper::body::Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
+        // The connection broke, and not for the client.
+        if self.line.has_failed() && !self.body.is_given() {
+            let _ = self.body.failed(io::ErrorKind::UnexpectedEof.into());
+        }
         self.metrics.body(self.body.close().as_str());
         self.line.finish();
     }

@@ -148,3 +148,61 @@ fn read(segment: &Segment, buffer: &mut [u8]) -> io::Result<usize> {
         read => read,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of this many bytes, all of it.
+    fn file(length: u64) -> Segment {
+        let file = tempfile::tempfile().unwrap();
+        let bytes = vec![b'x'; usize::try_from(length).unwrap()];
+        file.write_all_at(&bytes, 0).unwrap();
+        Segment {
+            file: Arc::new(file),
+            offset: 0,
+            length,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_fetched_is_in_memory() {
+        let segment = Reads::default().fetch(file(700_000)).await.unwrap();
+        assert_eq!(segment.length, 700_000);
+        assert_ne!(residency(&segment).unwrap(), Residency::Absent);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_short_is_an_error_however_it_is_read() {
+        let mut segment = file(1000);
+        segment.length = 1001;
+        let reads = Reads::default();
+        let fetched = reads.clone().fetch(segment.clone()).await.unwrap_err();
+        assert_eq!(fetched.kind(), io::ErrorKind::UnexpectedEof);
+        let (bytes, rest) = reads.clone().read(segment.clone()).await.unwrap();
+        assert_eq!((bytes.len(), rest.length), (1000, 1));
+        let read = reads.read(rest).await.unwrap_err();
+        assert_eq!(read.kind(), io::ErrorKind::UnexpectedEof);
+        // Where the file system cannot say what is in memory, it cannot say this either.
+        let looked = residency(&segment).map_err(|error| error.kind());
+        let short = Err(io::ErrorKind::UnexpectedEof);
+        assert!(
+            looked == short || looked == Ok(Residency::Unknown),
+            "{looked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn without_room_less_is_read_at_once() {
+        let (reads, segment) = (Reads::default(), file(READ_BYTES));
+        let mut held = Vec::new();
+        for _ in 0..ROOMS {
+            held.push(reads.clone().read(segment.clone()).await.unwrap());
+        }
+        assert!(held.iter().all(|(_, rest)| rest.length == 0));
+        let read = async || reads.clone().read(segment.clone()).await.unwrap().0.len() as u64;
+        assert_eq!(read().await, READ_BYTES_MIN);
+        held.pop();
+        assert_eq!(read().await, READ_BYTES);
+    }
+}

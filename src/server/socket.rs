@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Limits;
 use super::line::{Line, is_placeholder};
 use super::wire::Wire;
+use crate::http::Segment;
 
 /// A client's socket below hyper.
 pub(super) struct Socket<W = TcpStream> {
@@ -118,18 +120,25 @@ impl<W: Wire> Socket<W> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let before = slices.iter().take_while(|it| !is_placeholder(it)).count();
-        match slices.get(before) {
-            None if self.line.has_segments() => Poll::Ready(Err(disagreement())),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
-            Some(_) if before > 0 => self.stream.poll_send_more(cx, &slices[..before]),
-            Some(placeholder) => self.poll_send_segment(cx, placeholder),
+        let Some(placeholder) = slices.get(before) else {
+            if self.line.has_segments() {
+                return Poll::Ready(Err(disagreement()));
+            }
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        };
+        let Some(segment) = self.line.unsent(placeholder) else {
+            return Poll::Ready(Err(disagreement()));
+        };
+        if before > 0 {
+            return self.stream.poll_send_more(cx, &slices[..before]);
         }
+        self.poll_send_file(cx, &segment)
     }
 
-    fn poll_send_segment(
+    fn poll_send_file(
         &mut self,
         cx: &mut Context<'_>,
-        placeholder: &[u8],
+        segment: &Segment,
     ) -> Poll<io::Result<usize>> {
         if self.line.had_its_turn() {
             // Polled once, it has the task woken behind everybody else who is ready, and behind the network; waking it
@@ -137,16 +146,18 @@ impl<W: Wire> Socket<W> {
             let _ = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         }
-        let Some(segment) = self.line.unsent(placeholder) else {
-            return Poll::Ready(Err(disagreement()));
+        let sent = match ready!(self.stream.poll_send_file(cx, segment)) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            sent => sent,
         };
-        let sent = ready!(self.stream.poll_send_file(cx, &segment))?;
-        if sent == 0 {
-            let what = "the file is shorter than it was";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+        match &sent {
+            Ok(bytes) => self.line.sent(*bytes as u64),
+            // Of the file: a client that left is another error.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.line.fail(),
+            Err(error) if Errno::from_io_error(error) == Some(Errno::IO) => self.line.fail(),
+            Err(_) => {}
         }
-        self.line.sent(sent as u64);
-        Poll::Ready(Ok(sent))
+        Poll::Ready(sent)
     }
 
     /// What a write came to, with the deadline for it.

@@ -18,7 +18,7 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
-    /// Sends the bytes of a stretch of a file as far as there is room. Of none it sent 0: the file is shorter.
+    /// Sends the bytes of a stretch of a file as far as there is room; 0 when the file ends before it.
     fn poll_send_file(
         &mut self,
         cx: &mut Context<'_>,

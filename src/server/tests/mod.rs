@@ -1,10 +1,13 @@
 //! The server from the outside: real sockets, raw bytes, a toy service.
 
 mod bodies;
+mod files;
 mod framing;
+mod library;
 mod limits;
 mod requests;
 mod shutdown;
+mod wire;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
