@@ -101,7 +101,7 @@ impl Fills {
         {
             return (Role::Follower, Arc::clone(fill));
         }
-        let fill = Arc::new(Fill::new(digest, source.clone()));
+        let fill = Arc::new(Fill::new(digest, source));
         active.insert(digest, Arc::clone(&fill));
         let entry = Entry {
             fills: self.clone(),
@@ -211,12 +211,12 @@ impl State {
 }
 
 impl Fill {
-    fn new(digest: Digest, source: Repository) -> Self {
+    fn new(digest: Digest, source: &Repository) -> Self {
         let (state, stranded) = (watch::Sender::default(), Notify::new());
         Self {
             digest,
             state,
-            sources: Sources::new(source),
+            sources: Sources::new(source, digest),
             stranded,
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::oci::Namespace;
-use crate::upstream::{Error, Repository};
+use crate::oci::{Digest, Namespace};
+use crate::upstream::{BlobSource, Error, Repository};
 
 /// Most sources of one fill. Whoever brings another one shares what those give; clients can make up any number.
 const SOURCES_MAX: usize = 16;
@@ -14,6 +14,7 @@ pub(super) struct Sources(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    digest: Digest,
     entries: Vec<Entry>,
     /// Set once every source has failed: whoever comes now starts a fill of their own.
     closed: bool,
@@ -21,24 +22,29 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
-    repository: Repository,
+    source: BlobSource,
     /// Why it has nothing more to give, once that is so.
     failure: Option<Error>,
 }
 
 impl Entry {
-    fn new(repository: Repository) -> Self {
+    fn new(source: BlobSource) -> Self {
         Self {
-            repository,
+            source,
             failure: None,
         }
+    }
+
+    fn is(&self, repository: &Repository) -> bool {
+        self.source.repository() == repository
     }
 }
 
 impl Sources {
-    pub(super) fn new(first: Repository) -> Self {
-        let entries = vec![Entry::new(first)];
+    pub(super) fn new(first: &Repository, digest: Digest) -> Self {
+        let entries = vec![Entry::new(first.blob(&digest))];
         Self(Mutex::new(Inner {
+            digest,
             entries,
             closed: false,
         }))
@@ -47,12 +53,10 @@ impl Sources {
     /// Takes in another caller's source. `false` when it comes too late to matter.
     pub(super) fn offer(&self, source: &Repository) -> bool {
         let mut inner = self.inner();
-        let is_new = !inner
-            .entries
-            .iter()
-            .any(|entry| entry.repository == *source);
+        let is_new = !inner.entries.iter().any(|entry| entry.is(source));
         if is_new && !inner.closed && inner.entries.len() < SOURCES_MAX {
-            inner.entries.push(Entry::new(source.clone()));
+            let entry = Entry::new(source.blob(&inner.digest));
+            inner.entries.push(entry);
         }
         !inner.closed
     }
@@ -61,14 +65,14 @@ impl Sources {
     pub(super) fn includes(&self, namespace: &Namespace) -> bool {
         let inner = self.inner();
         let mut entries = inner.entries.iter();
-        entries.any(|entry| entry.repository.namespace() == namespace)
+        entries.any(|entry| entry.source.repository().namespace() == namespace)
     }
 
     /// The first source that has not failed. Without one the list is closed: there will be none.
-    pub(super) fn next(&self) -> Option<Repository> {
+    pub(super) fn next(&self) -> Option<BlobSource> {
         let mut inner = self.inner();
         let next = inner.entries.iter().find(|entry| entry.failure.is_none());
-        let next = next.map(|entry| entry.repository.clone());
+        let next = next.map(|entry| entry.source.clone());
         inner.closed = next.is_none();
         next
     }
@@ -82,7 +86,7 @@ impl Sources {
     pub(super) fn failed(&self, source: &Repository, error: Error) {
         let mut inner = self.inner();
         let mut entries = inner.entries.iter_mut();
-        if let Some(entry) = entries.find(|entry| entry.repository == *source) {
+        if let Some(entry) = entries.find(|entry| entry.is(source)) {
             entry.failure = Some(error);
         }
     }
@@ -91,10 +95,7 @@ impl Sources {
     pub(super) fn failure_of(&self, source: &Repository) -> Option<Error> {
         let inner = self.inner();
         let mut entries = inner.entries.iter();
-        entries
-            .find(|entry| entry.repository == *source)?
-            .failure
-            .clone()
+        entries.find(|entry| entry.is(source))?.failure.clone()
     }
 
     /// Nobody else can help any more.

@@ -16,7 +16,7 @@ use super::{End, FRONT_BYTES, Fill, FillError, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
 use crate::metrics::Metrics;
 use crate::storage::{Local, StoredBlob};
-use crate::upstream::{self, BlobStream, Extent, Repository};
+use crate::upstream::{self, BlobSource, BlobStream, Extent};
 
 /// How long one fill may take at most: the largest layer that a registry takes (52 000 MiB, Amazon ECR quotas) over
 /// 20 Mbit/s. Stalls end much earlier, by the upstream's idle time-out.
@@ -70,14 +70,14 @@ impl Task<'_> {
         loop {
             let (source, stream) = self.open().await?;
             let sink = self.make_sink(&stream).await?;
-            let label = source.label().to_owned();
+            let label = source.repository().label().to_owned();
             let asked = self.receive(source, stream, &sink).await?;
             match self.finish(&sink, &label).await {
                 Err(wrong @ FillError::WrongDigest { .. }) => {
                     // One registry's wrong bytes are not the trouble of those who brought another.
                     for source in &asked {
                         let error = upstream::Error::Protocol("it sends wrong bytes".to_owned());
-                        self.fill.sources.failed(source, error);
+                        self.fill.sources.failed(source.repository(), error);
                     }
                     if !self.fill.sources.has_more() {
                         return Err(wrong);
@@ -106,14 +106,14 @@ impl Task<'_> {
     }
 
     /// Asks one source after the other for the blob.
-    async fn open(&self) -> Result<(Repository, BlobStream), FillError> {
+    async fn open(&self) -> Result<(BlobSource, BlobStream), FillError> {
         let mut last = FillError::Broken;
         while let Some(source) = self.fill.sources.next() {
             match self.ask_twice(&source).await {
                 Ok(stream) => return Ok((source, stream)),
                 Err(error) => {
-                    debug!(digest = %self.fill.digest, %source, %error, "source failed");
-                    self.fill.sources.failed(&source, error.clone());
+                    debug!(?source, %error, "source failed");
+                    self.fill.sources.failed(source.repository(), error.clone());
                     last = error.into();
                 }
             }
@@ -121,12 +121,12 @@ impl Task<'_> {
         Err(last)
     }
 
-    async fn ask_twice(&self, source: &Repository) -> Result<BlobStream, upstream::Error> {
-        match source.get_blob(&self.fill.digest, Extent::Whole).await {
+    async fn ask_twice(&self, source: &BlobSource) -> Result<BlobStream, upstream::Error> {
+        match source.get(Extent::Whole).await {
             Err(error @ upstream::Error::Unavailable(_)) => {
                 self.metrics.upstream_retry(error.as_str());
                 sleep(REOPEN_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
-                source.get_blob(&self.fill.digest, Extent::Whole).await
+                source.get(Extent::Whole).await
             }
             answered => answered,
         }
@@ -156,10 +156,10 @@ impl Task<'_> {
     /// Keeps workers at work until every byte is there. Gives the sources that were asked.
     async fn receive(
         &self,
-        source: Repository,
+        source: BlobSource,
         stream: BlobStream,
         sink: &Arc<Sink>,
-    ) -> Result<Vec<Repository>, FillError> {
+    ) -> Result<Vec<BlobSource>, FillError> {
         let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics);
         let mut asked = vec![source.clone()];
         let mut workers = FuturesUnordered::new();
@@ -181,11 +181,12 @@ impl Task<'_> {
                 Some(stopped) = workers.next() => match stopped? {
                     Stopped::Idle => {}
                     Stopped::NoRanges => has_ranges = false,
+                    Stopped::Busy => growth.stop(),
                     // The others do without it.
                     Stopped::Failed(..) if !workers.is_empty() => growth.stop(),
                     Stopped::Failed(source, error) => {
-                        debug!(digest = %self.fill.digest, %source, %error, "source failed");
-                        self.fill.sources.failed(&source, error.clone());
+                        debug!(?source, %error, "source failed");
+                        self.fill.sources.failed(source.repository(), error.clone());
                         last = error.into();
                     }
                 },

@@ -15,7 +15,7 @@ use super::plan::RunId;
 use super::sink::Sink;
 use super::{Fill, FillError};
 use crate::metrics::Metrics;
-use crate::upstream::{self, BlobStream, Extent, Repository};
+use crate::upstream::{self, BlobSource, BlobStream, Extent};
 
 /// How many bytes are gathered into one write. Larger is not faster: measured 1.73 CPU seconds per GiB at 256 KiB,
 /// 2.09 at 1 MiB.
@@ -71,8 +71,10 @@ pub(super) enum Stopped {
     Idle,
     /// The source gives the whole blob and no part of it.
     NoRanges,
+    /// It would only have helped, and there is no connection to spare.
+    Busy,
     /// The source failed, again and again.
-    Failed(Repository, upstream::Error),
+    Failed(BlobSource, upstream::Error),
 }
 
 /// A run that is given back when nobody works on it any more.
@@ -104,7 +106,7 @@ impl<'a> Worker<'a> {
     /// What ends the whole fill: storage that fails, a bug.
     pub(super) async fn work(
         &self,
-        source: Repository,
+        source: BlobSource,
         start: Start,
     ) -> Result<Stopped, FillError> {
         let _working = Working::new(&self.working);
@@ -128,6 +130,9 @@ impl<'a> Worker<'a> {
             match self.fetch(&source, &run, stream).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(Stopped::NoRanges),
+                Err(FillError::Upstream(upstream::Error::Busy { .. })) if !self.is_alone() => {
+                    return Ok(Stopped::Busy);
+                }
                 Err(FillError::Upstream(error)) => return Ok(Stopped::Failed(source, error)),
                 Err(error) => return Err(error),
             }
@@ -170,7 +175,7 @@ impl<'a> Worker<'a> {
     /// although others are at work on that.
     async fn fetch(
         &self,
-        source: &Repository,
+        source: &BlobSource,
         run: &Run<'_>,
         mut stream: Option<BlobStream>,
     ) -> Result<bool, FillError> {
@@ -182,6 +187,9 @@ impl<'a> Worker<'a> {
                 None => self.ask(source, run).await,
             };
             let error = match fetched {
+                Err(FillError::Upstream(error @ upstream::Error::Busy { .. })) => {
+                    return Err(error.into());
+                }
                 Err(FillError::Upstream(error)) if error.is_trouble() => error,
                 ended => return ended,
             };
@@ -194,7 +202,7 @@ impl<'a> Worker<'a> {
             if in_vain >= RESUMES_IN_VAIN_MAX {
                 return Err(error.into());
             }
-            debug!(digest = %self.fill.digest, %source, %error, ?left, "asking again");
+            debug!(?source, %error, ?left, "asking again");
             self.metrics.upstream_retry(error.as_str());
             sleep(RESUME_PAUSE.mul_f64(f64::from(1 << in_vain) * (0.5 + fastrand::f64()))).await;
         }
@@ -202,7 +210,7 @@ impl<'a> Worker<'a> {
     }
 
     /// One request for what is left of a run.
-    async fn ask(&self, source: &Repository, run: &Run<'_>) -> Result<bool, FillError> {
+    async fn ask(&self, source: &BlobSource, run: &Run<'_>) -> Result<bool, FillError> {
         let left = run.left();
         let total = self.fill.plan(|plan| plan.size());
         let alone = self.is_alone();
@@ -217,7 +225,12 @@ impl<'a> Worker<'a> {
                 total,
             },
         };
-        let stream = source.get_blob(&self.fill.digest, extent).await?;
+        let stream = if alone {
+            source.get(extent).await?
+        } else {
+            // It only helps: whoever has no connection at all comes first.
+            source.get_if_free(extent).await?
+        };
         if total.is_some() && stream.total() != total {
             let reason = "the size of the blob changed".to_owned();
             return Err(upstream::Error::Protocol(reason).into());
