@@ -15,6 +15,7 @@ mod scripted_upstream;
 mod conformance;
 
 mod concurrent_pulls;
+mod pieces;
 mod shared_fills;
 mod upstream_failures;
 
