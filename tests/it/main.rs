@@ -16,6 +16,7 @@ mod conformance;
 
 mod concurrent_pulls;
 mod own_word;
+mod pieces;
 mod shared_fills;
 mod upstream_failures;
 

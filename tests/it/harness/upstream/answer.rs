@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -41,11 +42,12 @@ pub struct Body {
     pub(super) before: Option<Gate>,
     pub(super) stalls: Vec<(usize, Gate)>,
     pub(super) step: usize,
+    pub(super) pace: Option<Duration>,
     pub(super) ranges: bool,
     pub(super) endless: bool,
     pub(super) headers: Vec<(String, String)>,
     wrong: Vec<usize>,
-    cut: Option<Cut>,
+    cuts: Vec<Cut>,
 }
 
 #[derive(Debug, Clone)]
@@ -64,11 +66,12 @@ impl Body {
             before: None,
             stalls: Vec::new(),
             step: STEP_BYTES,
+            pace: None,
             ranges: true,
             endless: false,
             headers: Vec::new(),
             wrong: Vec::new(),
-            cut: None,
+            cuts: Vec::new(),
         }
     }
 
@@ -84,16 +87,22 @@ impl Body {
         self
     }
 
+    /// At most `bytes` in each of these spans of time on every connection, as some stores limit each.
+    pub fn pace(mut self, bytes: usize, span: Duration) -> Self {
+        (self.step, self.pace) = (bytes, Some(span));
+        self
+    }
+
     /// Silence at this offset until the gate is open.
     pub fn stall_at(mut self, offset: usize, gate: &Gate) -> Self {
         self.stalls.push((offset, gate.clone()));
         self
     }
 
-    /// The connection ends at this offset, the first `times` times it is passed.
+    /// The connection ends at this offset, the first `times` times it is passed. There may be several such places.
     pub fn cut_at(mut self, offset: usize, end: End, times: usize) -> Self {
         let left = Arc::new(AtomicUsize::new(times));
-        self.cut = Some(Cut {
+        self.cuts.push(Cut {
             at: offset,
             end,
             left,
@@ -146,15 +155,16 @@ impl Body {
 
     /// Where a body that goes from `from` to `to` is cut this time. An answer that starts at the cut has passed it.
     pub(super) fn cut_within(&self, from: usize, to: usize) -> Option<(usize, End)> {
-        let cut = self.cut.as_ref()?;
-        let passes = (from..to).contains(&cut.at) && (cut.at > from || cut.at == 0);
+        let passes = |cut: &&Cut| (from..to).contains(&cut.at) && (cut.at > from || cut.at == 0);
         let spend = |left: usize| left.checked_sub(1);
-        let taken = passes
-            && cut
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
-                .is_ok();
-        taken.then_some((cut.at, cut.end))
+        let mut cuts: Vec<&Cut> = self.cuts.iter().filter(passes).collect();
+        cuts.sort_by_key(|cut| cut.at);
+        let taken = cuts.into_iter().find(|cut| {
+            let left = &cut.left;
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+                .is_ok()
+        });
+        taken.map(|cut| (cut.at, cut.end))
     }
 }
 

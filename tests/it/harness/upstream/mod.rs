@@ -49,6 +49,8 @@ struct Shared {
     seen: watch::Sender<usize>,
     /// Connections so far.
     accepted: watch::Sender<usize>,
+    /// Answers that are being sent, and the most there ever were at once.
+    sending: Mutex<(usize, usize)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -196,6 +198,18 @@ impl Upstream {
         });
     }
 
+    /// Answers so while another answer is being sent.
+    pub fn one_at_a_time(&self, refusal: Answer) {
+        // The rules are part of what is shared.
+        let shared = Arc::downgrade(&self.shared);
+        self.rule(move |_| {
+            let busy = shared
+                .upgrade()
+                .is_some_and(|shared| lock(&shared.sending).0 > 0);
+            busy.then(|| refusal.clone())
+        });
+    }
+
     /// Forgets all rules.
     pub fn behave(&self) {
         lock(&self.shared.rules).clear();
@@ -234,6 +248,11 @@ impl Upstream {
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         *self.shared.accepted.borrow()
+    }
+
+    /// The most answers that were being sent at once.
+    pub fn sent_at_once(&self) -> usize {
+        lock(&self.shared.sending).1
     }
 
     /// Waits until there were `n` requests of this method for this path.
@@ -302,7 +321,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared)
         lock(&shared.log).push(Arc::clone(&request));
         let answer = shared.decide(&request);
         shared.seen.send_modify(|seen| *seen += 1);
-        match wire::write_answer(&mut stream, &request, &answer).await {
+        shared.sending(true);
+        let written = wire::write_answer(&mut stream, &request, &answer).await;
+        shared.sending(false);
+        match written {
             Ok(After::Open) => {}
             Ok(After::Closed(end)) => return (stream, end),
             Err(_) => break,
@@ -312,6 +334,12 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared)
 }
 
 impl Shared {
+    fn sending(&self, more: bool) {
+        let mut sending = lock(&self.sending);
+        let now = if more { sending.0 + 1 } else { sending.0 - 1 };
+        *sending = (now, sending.1.max(now));
+    }
+
     fn decide(&self, request: &Seen) -> Answer {
         let rules = lock(&self.rules);
         let decided = rules.iter().rev().find_map(|rule| rule(request));

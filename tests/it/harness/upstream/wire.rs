@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Interval;
 
 use super::answer::{Answer, Declared, End};
 
@@ -104,7 +105,7 @@ pub enum After {
 }
 
 /// Writes `answer` as its script says.
-pub async fn write_answer<S: AsyncWrite + Unpin>(
+pub async fn write_answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     request: &Seen,
     answer: &Answer,
@@ -161,7 +162,7 @@ fn head(answer: &Answer, length: Option<u64>) -> String {
 }
 
 /// Writes the body; gives how the connection ends where the script cuts it.
-async fn write_body<S: AsyncWrite + Unpin>(
+async fn write_body<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     request: &Seen,
     answer: &Answer,
@@ -172,6 +173,7 @@ async fn write_body<S: AsyncWrite + Unpin>(
     let cut = body.cut_within(from, to);
     let stop = cut.map_or(to, |(at, _)| at);
     let mut at = from;
+    let mut pace = body.pace.map(tokio::time::interval);
     loop {
         for (_, gate) in body.stalls.iter().filter(|(offset, _)| *offset == at) {
             stream.flush().await?;
@@ -183,6 +185,9 @@ async fn write_body<S: AsyncWrite + Unpin>(
                 continue;
             }
             break;
+        }
+        if let Some(pace) = &mut pace {
+            next_span(stream, pace).await?;
         }
         let next = body
             .stalls
@@ -216,6 +221,15 @@ async fn write_body<S: AsyncWrite + Unpin>(
         return Ok(Some(End::Fin));
     }
     Ok(None)
+}
+
+/// Waits for the next span of time, or notices that the other side has had enough: it sends nothing meanwhile.
+async fn next_span<S: AsyncRead + Unpin>(stream: &mut S, pace: &mut Interval) -> io::Result<()> {
+    tokio::select! {
+        biased;
+        _ = stream.read_u8() => Err(io::ErrorKind::ConnectionAborted.into()),
+        _ = pace.tick() => Ok(()),
+    }
 }
 
 fn reason(status: u16) -> &'static str {
