@@ -241,7 +241,7 @@ async fn parallel_ranges_that_are_dropped_after_a_chunk_cost_one_body() {
 #[tokio::test]
 async fn a_blob_that_is_limited_per_connection_gets_more_of_them() {
     let world = World::new().await;
-    let content = bytes(1, 64 * MIB);
+    let content = bytes(1, 40 * MIB);
     let digest = world.upstream.put_blob("team/app", slow(&content));
     costs(&world, &target(&digest), &content, 105).await;
     let connections = world.upstream.sent_at_once();
@@ -262,7 +262,7 @@ async fn a_fast_blob_gets_one_connection() {
 async fn a_fill_does_without_the_connections_that_are_refused() {
     let worlds = [429, 503].map(|status| async move {
         let world = World::new().await;
-        let content = bytes(1, 40 * MIB);
+        let content = bytes(1, 34 * MIB);
         let digest = world.upstream.put_blob("team/app", slow(&content));
         let refusal = Answer::error(status, "TOOMANYREQUESTS");
         world.upstream.one_at_a_time(refusal);
