@@ -20,6 +20,7 @@ mod command_line;
 mod skopeo;
 
 mod credentials;
+mod overlap;
 mod restart;
 
 mod as_root;

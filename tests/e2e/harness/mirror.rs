@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use super::digest;
-use super::process::{Daemon, accepts, command, free_port, outcome, run};
+use super::images::Layer;
+use super::process::{Daemon, accepts, command, daemon_with_own_mounts, free_port, outcome, run};
+use super::upstream::EXAMPLE;
 
 /// The built binary.
 const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
@@ -20,15 +22,37 @@ pub(crate) struct Mirror {
 impl Mirror {
     /// Starts the mirror with `flags` and its cache below `directory`. A second one there finds what the first has left.
     pub(crate) fn start(directory: &Path, flags: &[String]) -> Self {
+        Self::start_by(Command::new("env"), directory, flags)
+    }
+
+    /// Starts the mirror as `start` does, with its cache on a filesystem of `bytes` of its own.
+    pub(crate) fn start_on_own_filesystem(directory: &Path, flags: &[String], bytes: u64) -> Self {
+        const MOUNT_AND_RUN: &str =
+            r#"mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec env "$@""#;
+        let cache = directory.join("cache");
+        fs::create_dir(&cache).unwrap();
+        let mut runner = daemon_with_own_mounts("sh");
+        runner
+            .args(["-c", MOUNT_AND_RUN, "sh"])
+            .arg(bytes.to_string())
+            .arg(&cache);
+        let mut mirror = Self::start_by(runner, directory, flags);
+        // Its mounts are to be seen through it alone.
+        let root = format!("/proc/{}/root", mirror.daemon.pid());
+        mirror.cache = Path::new(&root).join(cache.strip_prefix("/").unwrap());
+        mirror
+    }
+
+    /// Starts the mirror by `runner`, which becomes what its further arguments say, as `env` does.
+    fn start_by(mut runner: Command, directory: &Path, flags: &[String]) -> Self {
         let port = free_port();
         let cache = directory.join("cache");
-        let mut command = Command::new(BINARY);
-        command
-            .env_clear()
+        runner
+            .args(["-i", BINARY])
             .arg(format!("--cache-dir={}", cache.display()))
             .arg(format!("--port={port}"))
             .args(flags);
-        let mut daemon = Daemon::start("mirror", &mut command, directory);
+        let mut daemon = Daemon::start("mirror", &mut runner, directory);
         daemon.wait_until(|| accepts(port) && is_ready(port));
         Self {
             daemon,
@@ -56,6 +80,70 @@ impl Mirror {
         run(command("find")
             .arg(&self.cache)
             .args(["-mindepth", "1", "-delete"]));
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// Where its cache is, as seen from here.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Asks for a layer of `repository`, to be written below `directory`. Gives the digest of what came, if it came whole.
+    pub(crate) fn fetch(
+        &self,
+        directory: &Path,
+        repository: &str,
+        layer: &Layer,
+    ) -> Option<String> {
+        let received = directory.join("fetched");
+        let url = format!(
+            "{}/v2/{repository}/blobs/{}?ns={EXAMPLE}",
+            self.url(),
+            layer.digest
+        );
+        let ended = outcome(
+            command("curl")
+                .args(["--silent", "--show-error", "--fail", "--output"])
+                .arg(&received)
+                .arg(url),
+        );
+        ended.status.success().then(|| digest::of_file(&received))
+    }
+
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
+        run(command("curl").args(["--silent", "--fail", &format!("{}/metrics", self.url())]))
+    }
+
+    /// How often storage has failed.
+    pub(crate) fn storage_errors(&self) -> u64 {
+        let metrics = self.metrics();
+        let counts = metrics
+            .lines()
+            .filter(|line| line.starts_with("entrepot_storage_errors_total{"))
+            .filter_map(|line| line.rsplit_once(' '));
+        counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Waits until no blob is on its way in.
+    pub(crate) fn wait_until_idle(&mut self) {
+        let url = self.url();
+        self.daemon.wait_until(|| is_idle(&url));
+    }
+
+    /// Waits until no blob is on its way in any more, because of whatever end. Gives whether the process has ended.
+    pub(crate) fn wait_until_idle_or_ended(&mut self) -> bool {
+        let url = self.url();
+        self.daemon.wait_until_or_ended(|| is_idle(&url))
+    }
+
+    /// Files that are on their way in, or left over.
+    pub(crate) fn ingest_files(&self) -> Vec<PathBuf> {
+        entries(&self.cache.join("v1/ingest"))
     }
 
     /// SIGTERM, without waiting for what follows.
@@ -96,6 +184,12 @@ pub(crate) fn entrepot() -> Command {
     let mut command = command(BINARY);
     command.env_clear();
     command
+}
+
+fn is_idle(url: &str) -> bool {
+    let url = format!("{url}/metrics");
+    let metrics = outcome(command("curl").args(["--silent", "--fail", &url])).stdout;
+    String::from_utf8_lossy(&metrics).contains("\nentrepot_inflight_fills 0\n")
 }
 
 fn is_ready(port: u16) -> bool {

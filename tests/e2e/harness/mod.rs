@@ -14,3 +14,4 @@ pub(crate) mod unpacked;
 pub(crate) mod upstream;
 
 pub(crate) mod gate;
+pub(crate) mod strace;

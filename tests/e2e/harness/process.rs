@@ -57,16 +57,23 @@ impl Daemon {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until `ready` holds. Fails, with the log, when the process ends first or takes longer than `READY_WITHIN`.
     pub(crate) fn wait_until(&mut self, ready: impl Fn() -> bool) {
+        let ended = self.wait_until_or_ended(ready);
+        assert!(!ended, "{} has ended:\n{}", self.name, self.log_end());
+    }
+
+    /// Waits until `ready` holds or the process ends; gives whether it has ended. Fails, with the log, when that takes
+    /// longer than `READY_WITHIN`.
+    pub(crate) fn wait_until_or_ended(&mut self, ready: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + READY_WITHIN;
         while !ready() {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!(
-                    "{} ended at its start with {status}:\n{}",
-                    self.name,
-                    self.log_end()
-                );
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
             }
             assert!(
                 Instant::now() < deadline,
@@ -76,6 +83,7 @@ impl Daemon {
             );
             thread::sleep(LOOK_AGAIN);
         }
+        false
     }
 
     /// All the process has written.

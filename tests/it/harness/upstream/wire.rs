@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::Interval;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::answer::{Answer, Declared, End};
 
@@ -174,6 +174,10 @@ async fn write_body<S: AsyncRead + AsyncWrite + Unpin>(
     let stop = cut.map_or(to, |(at, _)| at);
     let mut at = from;
     let mut pace = body.pace.map(tokio::time::interval);
+    if let Some(pace) = &mut pace {
+        // A late span is not made up for: that would be a burst.
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         for (_, gate) in body.stalls.iter().filter(|(offset, _)| *offset == at) {
             stream.flush().await?;
