@@ -133,11 +133,13 @@ def machine(directory, versions):
         "memory_gib": round(memory, 1),
         "kernel": platform.release(),
         "filesystem": _filesystem(directory),
+        "load_before": os.getloadavg()[0],
         **versions,
     }
     line = (
         f"{about['processor']}, {about['cores']} cores, {memory:.0f} GiB, Linux {about['kernel']}, "
-        f"{about['filesystem']}; " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        f"{about['filesystem']}, load {about['load_before']:.1f} before; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
     return line, about
 
