@@ -195,13 +195,9 @@ async fn a_far_range_of_a_slow_blob_does_not_wait_for_the_front() {
         .iter()
         .map(|request| request.header("Range"))
         .collect();
-    let to_it =
-        |range: &Option<&str>| range.is_some_and(|range| range.starts_with("bytes=41943040-"));
-    assert_eq!(
-        ranges.iter().filter(|range| to_it(range)).count(),
-        1,
-        "{ranges:?}"
-    );
+    let to_it = |range: &str| range.starts_with("bytes=41943040-");
+    let n = ranges.iter().flatten().filter(|range| to_it(range)).count();
+    assert_eq!(n, 1, "{ranges:?}");
     gate.open();
     assert_eq!(front.finish().await.expect(200), content);
 }
