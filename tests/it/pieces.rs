@@ -10,7 +10,7 @@ use crate::harness::client::{Ending, Request};
 use crate::harness::content::{KIB, MIB, bytes, sha256};
 use crate::harness::gate::Gate;
 use crate::harness::mirror::Mirror;
-use crate::harness::upstream::{Answer, Body, End, Seen};
+use crate::harness::upstream::{Answer, Body, End, Seen, Upstream};
 use crate::harness::world::World;
 
 /// How much of a blob the mirror keeps back until the digest is known, in bytes.
@@ -273,4 +273,39 @@ async fn a_fill_does_without_the_connections_that_are_refused() {
         costs(&world, &target(&digest), &content, ABOUT_ONE).await;
     });
     join_all(worlds).await;
+}
+
+/// From now on, whoever asks for a part is answered so: what is being sent goes on.
+fn no_more_requests(upstream: &Upstream, refusal: Answer) {
+    upstream.rule(move |request| request.header("Range").map(|_| refusal.clone()));
+}
+
+#[tokio::test]
+async fn a_fill_whose_further_requests_are_all_refused_keeps_the_connection_it_has() {
+    let worlds = [429, 503].map(|status| async move {
+        let world = World::new().await;
+        let content = bytes(1, 34 * MIB);
+        let digest = world.upstream.put_blob("team/app", slow(&content));
+        let refusal = Answer::error(status, "TOOMANYREQUESTS");
+        no_more_requests(&world.upstream, refusal);
+        costs(&world, &target(&digest), &content, 101).await;
+    });
+    join_all(worlds).await;
+}
+
+#[tokio::test]
+async fn a_far_reader_does_not_make_the_mirror_ask_again_and_again() {
+    let world = World::new().await;
+    // Too small for a further connection to be wanted for the sake of speed.
+    let content = bytes(1, 30 * MIB);
+    let digest = world.upstream.put_blob("team/app", slow(&content));
+    let refusal = Answer::error(429, "TOOMANYREQUESTS").header("Retry-After", "60");
+    no_more_requests(&world.upstream, refusal);
+    let target = target(&digest);
+    let far = 29 * MIB;
+    let front = costs(&world, &target, &content, 101);
+    let (given, ()) = tokio::join!(chunk(&world.mirror, &target, far, KIB), front);
+    assert_eq!(given, content.slice(far..far + KIB));
+    let asked = world.upstream.requests("GET", &target).len();
+    assert!(asked <= 6, "{asked} requests");
 }

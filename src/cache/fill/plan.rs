@@ -132,18 +132,41 @@ impl Plan {
         Some(self.start(gap.start..gap.end.min(gap.start.saturating_add(bytes))))
     }
 
-    /// Lets a run grow over at most `bytes` behind it. `false` when they are there already, on their way, or past the
-    /// end.
+    /// Lets a run grow over at most `bytes` behind it, or over the run behind it where nothing of that came yet: who
+    /// waits for an answer does not stop who gets on. `false` when what follows is there already, on its way, or past
+    /// the end.
     pub(super) fn extend(&mut self, id: RunId, bytes: u64) -> bool {
         let Some(end) = self.runs.get(&id).map(|run| run.end) else {
             return false;
         };
-        let Some(gap) = self.gap_from(end).filter(|gap| gap.start == end) else {
-            return false;
+        let free = self.gap_from(end).filter(|gap| gap.start == end);
+        let grown = match free {
+            Some(gap) => gap.end.min(gap.start.saturating_add(bytes)),
+            None => match self.take_over(end) {
+                Some(end) => end,
+                None => return false,
+            },
         };
-        let end = gap.end.min(gap.start.saturating_add(bytes));
-        self.runs.entry(id).and_modify(|run| run.end = end);
+        self.runs.entry(id).and_modify(|run| run.end = grown);
         true
+    }
+
+    /// Takes the run at `start` from whoever has not begun to receive it, and says where it ends.
+    fn take_over(&mut self, start: u64) -> Option<u64> {
+        let writing = &self.writing;
+        let idle = |(id, run): &(&RunId, &mut Range<u64>)| {
+            run.start == start && !run.is_empty() && !writing.contains_key(id)
+        };
+        let (_, run) = self.runs.iter_mut().find(idle)?;
+        run.start = run.end;
+        Some(run.end)
+    }
+
+    /// Up to where a request for a run may go on, were it to grow: to the next bytes that are there or on their way.
+    pub(super) fn open_end(&self, id: RunId) -> u64 {
+        let end = self.left(id).end;
+        let free = self.gap_from(end).filter(|gap| gap.start == end);
+        free.map_or(end, |gap| gap.end)
     }
 
     /// What is still to come of a run.
@@ -251,10 +274,22 @@ mod tests {
         assert!(plan.extend(first, 10));
         assert_eq!(plan.left(first), 0..20);
         plan.wait(50);
-        assert_eq!(claim(&mut plan, 10), Some(50..60));
+        let (second, run) = plan.claim(10).expect("a run");
+        assert_eq!((run, plan.open_end(first)), (50..60, 50));
         assert!(plan.extend(first, 1000));
         assert_eq!(plan.left(first), 0..50);
+        plan.take(second, 55, 10);
         assert!(!plan.extend(first, 10));
+    }
+
+    #[test]
+    fn a_run_of_which_nothing_came_does_not_stop_one_that_gets_on() {
+        let mut plan = plan(100);
+        let (first, _) = plan.claim(10).expect("a run");
+        let (second, _) = plan.claim(10).expect("a run");
+        assert!(plan.extend(first, 10));
+        assert_eq!(plan.left(first), 0..20);
+        assert!(plan.left(second).is_empty());
     }
 
     #[test]

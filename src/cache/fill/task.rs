@@ -165,7 +165,8 @@ impl Task<'_> {
         let mut workers = FuturesUnordered::new();
         workers.push(worker.work(source, Start::Stream(Box::new(stream))));
         let mut growth = Growth::default();
-        let mut has_ranges = true;
+        // Whether further connections may be opened: not where the source does no ranges, or refuses them.
+        let mut helps = true;
         let mut last = FillError::Broken;
         let (mut measured_at, mut measured) = (Instant::now(), 0);
         while !self.fill.plan(|plan| plan.is_complete()) {
@@ -180,17 +181,17 @@ impl Task<'_> {
             tokio::select! {
                 Some(stopped) = workers.next() => match stopped? {
                     Stopped::Idle => {}
-                    Stopped::NoRanges => has_ranges = false,
+                    Stopped::NoRanges => helps = false,
                     Stopped::Busy => growth.stop(),
                     // The others do without it.
-                    Stopped::Failed(..) if !workers.is_empty() => growth.stop(),
+                    Stopped::Failed(..) if !workers.is_empty() => helps = false,
                     Stopped::Failed(source, error) => {
                         debug!(?source, %error, "source failed");
                         self.fill.sources.failed(source.repository(), error.clone());
                         last = error.into();
                     }
                 },
-                () = self.fill.stranded.notified(), if has_ranges => near = Some(NEAR_BYTES),
+                () = self.fill.stranded.notified(), if helps => near = Some(NEAR_BYTES),
                 () = sleep_until(measured_at + MEASURE) => {
                     let received = worker.received();
                     let (came, elapsed) = (received - measured, measured_at.elapsed());
@@ -199,12 +200,12 @@ impl Task<'_> {
                         let bytes_max = UNDECLARED_BYTES_MAX;
                         return Err(upstream::Error::TooLarge { bytes_max }.into());
                     }
-                    if has_ranges && self.wants_more(&mut growth, workers.len(), came, elapsed)
+                    if helps && self.wants_more(&mut growth, workers.len(), came, elapsed)
                         && let Some(source) = self.fill.sources.next()
                     {
                         workers.push(worker.work(source, Start::Next));
                     }
-                    near = has_ranges.then(|| in_patience(came, elapsed).max(FRONT_BYTES));
+                    near = helps.then(|| in_patience(came, elapsed).max(FRONT_BYTES));
                 }
             }
             let stranded = near.and_then(|near| self.fill.plan(|plan| plan.stranded(near)));

@@ -199,7 +199,13 @@ impl<'a> Worker<'a> {
             }
             let left = run.left();
             in_vain = if left.start > before { 0 } else { in_vain + 1 };
-            if in_vain >= RESUMES_IN_VAIN_MAX {
+            // Who only helps must not keep a run from those who get on.
+            let in_vain_max = if self.is_alone() {
+                RESUMES_IN_VAIN_MAX
+            } else {
+                1
+            };
+            if in_vain >= in_vain_max {
                 return Err(error.into());
             }
             debug!(?source, %error, ?left, "asking again");
@@ -215,14 +221,28 @@ impl<'a> Worker<'a> {
         let total = self.fill.plan(|plan| plan.size());
         let alone = self.is_alone();
         let extent = match total {
-            // Among others, exactly the run: what comes beyond it would come twice.
-            Some(total) if !alone => Extent::Part {
-                range: left.clone(),
-                total,
-            },
-            total => Extent::Rest {
+            // Among others, exactly the run, and alone, no further than to what is there: more would come twice.
+            Some(total) => {
+                let end = if alone {
+                    self.fill.plan(|plan| plan.open_end(run.id))
+                } else {
+                    left.end
+                };
+                if end == total {
+                    Extent::Rest {
+                        from: left.start,
+                        total: Some(total),
+                    }
+                } else {
+                    Extent::Part {
+                        range: left.start..end,
+                        total,
+                    }
+                }
+            }
+            None => Extent::Rest {
                 from: left.start,
-                total,
+                total: None,
             },
         };
         let stream = if alone {
