@@ -52,7 +52,8 @@ impl Blobs {
         {
             return self.pass_through(source, digest).await;
         }
-        let (role, fill) = self.fills.join(digest, &source);
+        let hint = self.shelf.size_of(&digest);
+        let (role, fill) = self.fills.join(digest, &source, hint);
         let outcome = joined(&fill, role);
         let _waiter = self.metrics.fill_waiter();
         match fill.opened(&source).await {

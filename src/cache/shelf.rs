@@ -11,12 +11,15 @@ use tokio::task::spawn_blocking;
 use super::behind::Behind;
 use super::pending::Pending;
 use crate::metrics::Metrics;
-use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag};
+use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag, described_blobs};
 use crate::storage::{self, Local, RecordKey};
 use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
 
 /// How many bytes of manifests stay in memory: some thousand of the usual size.
 const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How many sizes of blobs are remembered, at some fifty bytes each: what thousands of images are made of.
+const SIZES_MAX: u64 = 50_000;
 
 /// What an entry weighs beside the bytes of its manifest: its key, its descriptor, its place in the map.
 const ENTRY_BYTES: usize = 512;
@@ -93,6 +96,8 @@ pub(super) struct Shelf {
     metrics: Metrics,
     hot: moka::sync::Cache<ManifestKey, Arc<Manifest>>,
     tags: moka::sync::Cache<TagKey, TagRecord>,
+    /// How large blobs are, by the manifests that went through.
+    sizes: moka::sync::Cache<Digest, u64>,
     /// Tag records on their way to disk; `None` is on its way to being removed.
     pending: Pending<TagKey, Option<TagRecord>>,
 }
@@ -152,6 +157,7 @@ impl Shelf {
             metrics,
             hot,
             tags: moka::sync::Cache::new(HOT_TAGS_MAX),
+            sizes: moka::sync::Cache::new(SIZES_MAX),
         }
     }
 
@@ -177,8 +183,20 @@ impl Shelf {
             self.storage(move |storage| load(storage, &wanted))
                 .await??,
         );
+        self.learn(&manifest);
         self.hot.insert(key.clone(), Arc::clone(&manifest));
         Some(manifest)
+    }
+
+    /// How large the blob `digest` is, as far as a manifest has said. A hint.
+    pub(super) fn size_of(&self, digest: &Digest) -> Option<u64> {
+        self.sizes.get(digest)
+    }
+
+    fn learn(&self, manifest: &Manifest) {
+        for (digest, size) in described_blobs(&manifest.bytes) {
+            self.sizes.insert(digest, size);
+        }
     }
 
     /// Whether `key` is known to be a manifest. Blocks.
@@ -189,6 +207,7 @@ impl Shelf {
 
     /// Keeps a manifest whose digest was checked.
     pub(super) fn keep(&self, key: &ManifestKey, manifest: &Arc<Manifest>) {
+        self.learn(manifest);
         self.hot.insert(key.clone(), Arc::clone(manifest));
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
         self.storage_behind(move |storage| store(storage, &key, &manifest));

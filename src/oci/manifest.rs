@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 
-use super::MediaType;
+use super::{Digest, MediaType};
 
 /// Why some bytes are not the manifest they are said to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +161,29 @@ pub fn check_manifest(bytes: &[u8], media_type: &MediaType) -> Result<(), Manife
     }
 }
 
+/// The blobs of an image manifest, each with the size that the manifest says it has. An index has none, and what does
+/// not parse is left out: this is a hint, and the blob itself decides.
+pub fn described_blobs(bytes: &[u8]) -> Vec<(Digest, u64)> {
+    #[derive(Deserialize)]
+    struct Image {
+        config: Option<Described>,
+        #[serde(default)]
+        layers: Vec<Described>,
+    }
+    #[derive(Deserialize)]
+    struct Described {
+        digest: String,
+        size: u64,
+    }
+    let Ok(Image { config, layers }) = serde_json::from_slice(bytes) else {
+        return Vec::new();
+    };
+    let blobs = config.into_iter().chain(layers);
+    blobs
+        .filter_map(|blob| Some((blob.digest.parse().ok()?, blob.size)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +192,20 @@ mod tests {
 
     fn check(body: &str, media_type: &str) -> Result<(), ManifestError> {
         check_manifest(body.as_bytes(), &media_type.parse().expect("a media type"))
+    }
+
+    #[test]
+    fn blobs_are_described_with_their_sizes() {
+        let digest = Digest::of(crate::oci::Algorithm::Sha256, b"x");
+        let blob = |size| format!(r#"{{"digest":"{digest}","size":{size}}}"#);
+        let body = format!(
+            r#"{{"config":{},"layers":[{},{{"digest":"x","size":1}}]}}"#,
+            blob(2),
+            blob(3)
+        );
+        assert_eq!(described_blobs(body.as_bytes()), [(digest, 2), (digest, 3)]);
+        assert_eq!(described_blobs(br#"{"manifests":[]}"#), []);
+        assert_eq!(described_blobs(b"<html>"), []);
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod descriptor;
 pub use descriptor::Descriptor;
 
 mod manifest;
-pub use manifest::{ManifestError, check_manifest};
+pub use manifest::{ManifestError, check_manifest, described_blobs};
 
 mod error;
 pub use error::{ErrorBody, ErrorCode};

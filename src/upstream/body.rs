@@ -139,6 +139,11 @@ impl BlobStream {
         self.offset
     }
 
+    /// Where the stream ends, counted from the start of the blob, where upstream states it.
+    pub fn end(&self) -> Option<u64> {
+        self.end
+    }
+
     /// The size of the whole blob, in bytes, where upstream states it.
     pub fn total(&self) -> Option<u64> {
         self.total

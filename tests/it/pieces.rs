@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use crate::harness::client::{Ending, Request};
-use crate::harness::content::{KIB, MIB, bytes, sha256};
+use crate::harness::content::{KIB, MIB, Manifest, OCI_IMAGE, bytes, sha256};
 use crate::harness::gate::Gate;
 use crate::harness::mirror::Mirror;
 use crate::harness::upstream::{Answer, Body, End, Seen, Upstream};
@@ -242,11 +242,26 @@ async fn parallel_ranges_that_are_dropped_after_a_chunk_cost_one_body() {
 
 // === More connections ===
 
+/// Pulls a manifest that names the blob, as clients do first. So the mirror knows how large it is, and asks for it in
+/// parts from the start.
+async fn announce(world: &World, digest: &str, size: usize) {
+    let body = format!(
+        r#"{{"mediaType":"{OCI_IMAGE}","layers":[{{"digest":"{digest}","size":{size}}}]}}"#
+    );
+    let manifest = Manifest::new(OCI_IMAGE, body);
+    world
+        .upstream
+        .put_manifest("team/app", "announced", &manifest);
+    let manifest = world.mirror.get("/v2/team/app/manifests/announced").await;
+    manifest.expect(200);
+}
+
 #[tokio::test]
 async fn a_blob_that_is_limited_per_connection_gets_more_of_them() {
     let world = World::new().await;
     let content = bytes(1, 40 * MIB);
     let digest = world.upstream.put_blob("team/app", slow(&content));
+    announce(&world, &digest, content.len()).await;
     costs(&world, &target(&digest), &content, ABOUT_ONE).await;
     let connections = world.upstream.sent_at_once();
     assert!((2..=4).contains(&connections), "{connections}");
@@ -268,6 +283,7 @@ async fn a_fill_does_without_the_connections_that_are_refused() {
         let world = World::new().await;
         let content = bytes(1, 34 * MIB);
         let digest = world.upstream.put_blob("team/app", slow(&content));
+        announce(&world, &digest, content.len()).await;
         let refusal = Answer::error(status, "TOOMANYREQUESTS");
         world.upstream.one_at_a_time(refusal);
         costs(&world, &target(&digest), &content, ABOUT_ONE).await;

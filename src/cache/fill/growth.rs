@@ -6,7 +6,12 @@ use std::time::Duration;
 pub(super) const CONNECTIONS_MAX: usize = 4;
 
 /// Smallest blob, in bytes, for which a second connection is worth its handshake.
-const PARALLEL_BYTES_MIN: u64 = 32 * 1024 * 1024;
+pub(super) const PARALLEL_BYTES_MIN: u64 = 32 * 1024 * 1024;
+
+/// Smallest blob, in bytes, for which a second connection is worth it where the first asked for everything: that one is
+/// closed when it meets the second, and what is in its buffers by then, some MiB, comes twice. It must stay below a
+/// hundredth.
+pub(super) const UNBOUNDED_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 
 /// A connection this fast, in bytes per second, is not limited by anything that another one would help against: it
 /// fills a link of more than a gigabit.

@@ -93,15 +93,20 @@ impl Fills {
         }
     }
 
-    /// Joins the fill of `digest` with `source`, or starts it.
-    pub(super) fn join(&self, digest: Digest, source: &Repository) -> (Role, Arc<Fill>) {
+    /// Joins the fill of `digest` with `source`, or starts it. `hint` is how large the blob is said to be.
+    pub(super) fn join(
+        &self,
+        digest: Digest,
+        source: &Repository,
+        hint: Option<u64>,
+    ) -> (Role, Arc<Fill>) {
         let mut active = self.active();
         if let Some(fill) = active.get(&digest)
             && fill.sources.offer(source)
         {
             return (Role::Follower, Arc::clone(fill));
         }
-        let fill = Arc::new(Fill::new(digest, source));
+        let fill = Arc::new(Fill::new(digest, source, hint));
         active.insert(digest, Arc::clone(&fill));
         let entry = Entry {
             fills: self.clone(),
@@ -150,6 +155,8 @@ pub(super) struct Fill {
     digest: Digest,
     state: watch::Sender<State>,
     sources: Sources,
+    /// How large the blob is said to be.
+    hint: Option<u64>,
     /// A reader waits far from where anything is being received.
     stranded: Notify,
 }
@@ -211,12 +218,13 @@ impl State {
 }
 
 impl Fill {
-    fn new(digest: Digest, source: &Repository) -> Self {
+    fn new(digest: Digest, source: &Repository, hint: Option<u64>) -> Self {
         let (state, stranded) = (watch::Sender::default(), Notify::new());
         Self {
             digest,
             state,
             sources: Sources::new(source, digest),
+            hint,
             stranded,
         }
     }

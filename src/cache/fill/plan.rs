@@ -175,9 +175,10 @@ impl Plan {
     }
 
     /// Takes the bytes of a run that came up to `end`, to be written. It grows as far as that where it may, by at least
-    /// `bytes`, and a little further, so that it is known whether to read on. Gives what is wanted.
-    pub(super) fn take(&mut self, id: RunId, end: u64, bytes: u64) -> Range<u64> {
-        while self.left(id).end <= end && self.extend(id, bytes) {}
+    /// `bytes`, and a little further, so that it is known whether to read on; but not beyond `last`, where what brings
+    /// them ends. Gives what is wanted.
+    pub(super) fn take(&mut self, id: RunId, end: u64, last: u64, bytes: u64) -> Range<u64> {
+        while self.left(id).end <= end && self.left(id).end < last && self.extend(id, bytes) {}
         let left = self.left(id);
         self.writing.insert(id, end.min(left.end));
         left
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!((run, plan.open_end(first)), (50..60, 50));
         assert!(plan.extend(first, 1000));
         assert_eq!(plan.left(first), 0..50);
-        plan.take(second, 55, 10);
+        plan.take(second, 55, u64::MAX, 10);
         assert!(!plan.extend(first, 10));
     }
 
@@ -346,7 +347,7 @@ mod tests {
                     (1, _) => plan.wait(place),
                     (2, _) => ids.extend(plan.seize(place, bytes).map(|(id, _)| id)),
                     (6, Some(id)) => {
-                        let wanted = plan.take(id, plan.left(id).start + bytes, bytes);
+                        let wanted = plan.take(id, plan.left(id).start + bytes, u64::MAX, bytes);
                         let end = wanted.end.min(wanted.start + bytes);
                         ids.extend(plan.seize(place, bytes).map(|(id, _)| id));
                         prop_assert_eq!(plan.left(id).start, wanted.start);

@@ -9,9 +9,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::growth::{CONNECTIONS_MAX, Growth, MEASURE};
+use super::growth::{CONNECTIONS_MAX, Growth, MEASURE, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
 use super::sink::Sink;
-use super::worker::{Start, Stopped, Worker};
+use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
 use super::{End, FRONT_BYTES, Fill, FillError, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
 use crate::metrics::Metrics;
@@ -122,13 +122,29 @@ impl Task<'_> {
     }
 
     async fn ask_twice(&self, source: &BlobSource) -> Result<BlobStream, upstream::Error> {
-        match source.get(Extent::Whole).await {
+        match source.get(self.first_extent()).await {
             Err(error @ upstream::Error::Unavailable(_)) => {
                 self.metrics.upstream_retry(error.as_str());
                 sleep(REOPEN_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+                source.get(self.first_extent()).await
+            }
+            // The hint may be wrong, and not every server does ranges.
+            Err(upstream::Error::Protocol(_)) if self.first_extent() != Extent::Whole => {
                 source.get(Extent::Whole).await
             }
             answered => answered,
+        }
+    }
+
+    /// What is asked for first. A blob that is known to be large is asked for in parts from the start, so that further
+    /// connections may join without anything coming twice.
+    fn first_extent(&self) -> Extent {
+        match self.fill.hint {
+            Some(total) if (PARALLEL_BYTES_MIN..=BLOB_BYTES_MAX).contains(&total) => Extent::Part {
+                range: 0..RUN_BYTES_MIN,
+                total,
+            },
+            Some(_) | None => Extent::Whole,
         }
     }
 
@@ -160,7 +176,8 @@ impl Task<'_> {
         stream: BlobStream,
         sink: &Arc<Sink>,
     ) -> Result<Vec<BlobSource>, FillError> {
-        let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics);
+        let in_parts = stream.end() < stream.total();
+        let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics, in_parts);
         let mut asked = vec![source.clone()];
         let mut workers = FuturesUnordered::new();
         workers.push(worker.work(source, Start::Stream(Box::new(stream))));
@@ -200,7 +217,7 @@ impl Task<'_> {
                         let bytes_max = UNDECLARED_BYTES_MAX;
                         return Err(upstream::Error::TooLarge { bytes_max }.into());
                     }
-                    if helps && self.wants_more(&mut growth, workers.len(), came, elapsed)
+                    if helps && self.wants_more(&mut growth, in_parts, workers.len(), came, elapsed)
                         && let Some(source) = self.fill.sources.next()
                     {
                         workers.push(worker.work(source, Start::Next));
@@ -222,12 +239,20 @@ impl Task<'_> {
     fn wants_more(
         &self,
         growth: &mut Growth,
+        in_parts: bool,
         connections: usize,
         came: u64,
         elapsed: Duration,
     ) -> bool {
         let (size, left) = self.fill.plan(|plan| (plan.size(), plan.unclaimed()));
-        size.is_some_and(|size| growth.wants_more(connections, came, elapsed, size, left))
+        let size_min = if in_parts {
+            PARALLEL_BYTES_MIN
+        } else {
+            UNBOUNDED_BYTES_MIN
+        };
+        size.is_some_and(|size| {
+            size >= size_min && growth.wants_more(connections, came, elapsed, size, left)
+        })
     }
 
     /// Every byte is there: holds them against the digest, lets the readers have the end, and publishes.

@@ -22,7 +22,7 @@ use crate::upstream::{self, BlobSource, BlobStream, Extent};
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Shortest run, in bytes. Shorter ones cost a request each for little.
-const RUN_BYTES_MIN: u64 = 8 * 1024 * 1024;
+pub(super) const RUN_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Longest run of one connection among several, in bytes: how far the bytes a reader at the front needs next may be
 /// in the hands of one slow connection.
@@ -47,6 +47,8 @@ pub(super) struct Worker<'a> {
     fill: &'a Arc<Fill>,
     sink: Arc<Sink>,
     metrics: &'a Metrics,
+    /// Whether the source is asked run by run, also by who works alone.
+    in_parts: bool,
     /// Bytes received so far, by all.
     received: AtomicU64,
     /// Workers at work.
@@ -84,12 +86,18 @@ struct Run<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(fill: &'a Arc<Fill>, sink: Arc<Sink>, metrics: &'a Metrics) -> Self {
+    pub(super) fn new(
+        fill: &'a Arc<Fill>,
+        sink: Arc<Sink>,
+        metrics: &'a Metrics,
+        in_parts: bool,
+    ) -> Self {
         let (received, working) = (AtomicU64::new(0), AtomicUsize::new(0));
         Self {
             fill,
             sink,
             metrics,
+            in_parts,
             received,
             working,
         }
@@ -223,7 +231,7 @@ impl<'a> Worker<'a> {
         let extent = match total {
             // Among others, exactly the run, and alone, no further than to what is there: more would come twice.
             Some(total) => {
-                let end = if alone {
+                let end = if alone && !self.in_parts {
                     self.fill.plan(|plan| plan.open_end(run.id))
                 } else {
                     left.end
@@ -269,9 +277,9 @@ impl<'a> Worker<'a> {
         loop {
             let came = at..at + gathered.bytes;
             at = came.end;
-            let wanted = run.take(came.end);
+            let wanted = run.take(came.end, stream.end());
             let chunks = cut(std::mem::take(&mut gathered.chunks), came.start, &wanted);
-            let through = came.end >= wanted.end;
+            let through = wanted.is_empty() || came.end >= wanted.end;
             let writing = self.write(run, chunks, wanted.start);
             match gathered.end.take() {
                 Some(end) => {
@@ -299,11 +307,8 @@ impl<'a> Worker<'a> {
             self.fill.plan(|plan| plan.set_size(size));
             return Ok(());
         }
-        if run.is_through() {
-            return Ok(());
-        }
-        // Fewer bytes than were asked for, which a server may do.
-        Err(upstream::Error::Protocol("the body ended early".to_owned()).into())
+        // It gave what it said it would. Should that be less than the run, the rest is asked for next.
+        Ok(())
     }
 
     /// Writes the next bytes of a run and tells the readers, and then lets the hash follow.
@@ -340,9 +345,10 @@ impl Run<'_> {
     }
 
     /// Takes what came up to `end`, to be written; see [`Plan::take`](super::plan::Plan::take).
-    fn take(&self, end: u64) -> Range<u64> {
+    fn take(&self, end: u64, last: Option<u64>) -> Range<u64> {
+        let last = last.unwrap_or(u64::MAX);
         self.fill
-            .plan(|plan| plan.take(self.id, end, RUN_BYTES_MIN))
+            .plan(|plan| plan.take(self.id, end, last, RUN_BYTES_MIN))
     }
 }
 
