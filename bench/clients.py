@@ -19,11 +19,11 @@ ACCEPT = f"Accept: {MANIFEST_TYPE}, */*"
 CLIENT_SECONDS = 900
 
 
-def curl(port, path, size):
+def curl(port, path, size, cores=None):
     """One download by curl: seconds until its end, and until its first byte."""
     write_out = "%{http_code} %{size_download} %{time_total} %{time_starttransfer}"
     command = ["curl", "--silent", "--show-error", "--output", "/dev/null", "--write-out", write_out]
-    code, received, seconds, first_byte = _run([*command, f"http://127.0.0.1:{port}{path}"]).split()
+    code, received, seconds, first_byte = _run([*command, f"http://127.0.0.1:{port}{path}"], cores).split()
     if code != "200" or int(received) != size:
         raise Failure(f"answered {code} with {received} of {size} bytes")
     return float(seconds), float(first_byte)

@@ -49,8 +49,8 @@ class Content:
         os.rename(unnamed, self.root + blob.path)
         return blob
 
-    def manifest(self, config, layer):
-        """Makes an image of one layer, and returns the path of its tag and the digest of its manifest."""
+    def manifest(self, config, layer, tag=None):
+        """Makes an image of one layer: the path of its tag, or of its digest where it has no tag, and the digest."""
         def descriptor(media_type, blob):
             return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": blob.digest, "size": blob.size}
 
@@ -65,10 +65,10 @@ class Content:
         text = json.dumps(manifest).encode()
         digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
         folder = f"/v2/{REPOSITORY}/manifests/"
-        for reference in (TAG, digest):
+        for reference in filter(None, (tag, digest)):
             with open(self.root + folder + reference, "wb") as file:
                 file.write(text)
-        return folder + TAG, digest
+        return folder + (tag or digest), digest
 
 
 class Certificates:

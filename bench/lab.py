@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 
-from content import KIB, Certificates, Content
+from content import KIB, TAG, Certificates, Content
 from processes import free_port, remove
 from servers import SERVERS, Surroundings, Upstream
 
@@ -22,7 +22,9 @@ class Lab:
         self.certificates = Certificates(os.path.join(directory, "certificates"))
         self.content = Content(os.path.join(directory, "root"))
         self._blobs = {}
-        self.manifest_path, self._manifest_digest = self.content.manifest(self.blob(2 * KIB), self.blob(4 * KIB))
+        self.manifest_path, self._manifest_digest = self.content.manifest(
+            self.blob(2 * KIB), self.blob(4 * KIB), TAG
+        )
         place = os.path.join(directory, "upstream")
         os.makedirs(place)
         self.upstream = Upstream(place, self.content, self.certificates, self._manifest_digest)
@@ -41,9 +43,17 @@ class Lab:
         """One of them."""
         return self.blobs(size, 1)[0]
 
+    def image_of(self, blob):
+        """The path of a manifest with this blob as its layer, which a client asks for before the blob."""
+        path, _ = self.content.manifest(self.blob(2 * KIB), blob)
+        return path
+
     @contextlib.contextmanager
     def start(self, name, limited=False, one_core=False):
-        """A server with an empty cache: itself and its port. It is ended, and what it stored removed."""
+        """A server with an empty cache: itself and its port. It is ended, and what it stored removed.
+
+        With `one_core` it has one processor to itself, and the upstream the others.
+        """
         directory = tempfile.mkdtemp(prefix="server-", dir=self.directory)
         given = Surroundings(
             directory=directory,
@@ -57,10 +67,13 @@ class Lab:
         try:
             # What was made for this row, and what the last server left, is not to be written while this one works.
             os.sync()
+            if one_core:
+                self.upstream.keep_to(self.client_cores)
             with SERVERS[name](given, port) as server:
                 server.wait_until_ready(port)
                 yield server, port
         finally:
+            self.upstream.keep_to(os.sched_getaffinity(0))
             remove(directory)
 
     def upstream_sent(self, mark, blob):

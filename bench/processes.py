@@ -1,5 +1,6 @@
 """Servers as processes of their own: started, watched in /proc, and ended by process id."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -70,6 +71,12 @@ class Server:
     def pids(self):
         """The process and those that it started."""
         return [pid for pid, fields in _processes() if int(fields[_SESSION]) == self.process.pid]
+
+    def keep_to(self, cores):
+        """Lets its processes run on these processors only; on any that they may, where `cores` is empty."""
+        for pid in self.pids() if cores else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, cores)
 
     def cpu_seconds(self):
         """User and system time of all its processes and threads since they began, also of children that ended."""

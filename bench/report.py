@@ -12,7 +12,7 @@ TABLES = {
 
 # Whom entrepot's figures are divided by.
 PEERS = {
-    "cold": ["nginx cache", "docker-registry"],
+    "cold": ["nginx cache", "nginx cache, usual buffers", "docker-registry"],
     "miss": ["nginx cache", "docker-registry"],
     "hot": ["nginx file", "nginx cache", "docker-registry"],
 }

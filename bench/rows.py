@@ -10,6 +10,7 @@ from processes import Failure, Memory
 from servers import LIMIT_BYTES_PER_SECOND
 
 CACHES = ["entrepôt", "nginx cache", "docker-registry"]
+USUAL = "nginx cache, usual buffers"
 FILES = ["nginx file", "nginx file, kept open"]
 
 # The upstream itself, in the row that compares with it.
@@ -107,8 +108,11 @@ def rows(sizes):
         Figure("busy", "processor used", "%", 100, is_compared=False),
     ]
     return [
-        Row("cold", "cold", f"{large} over TLS, one client", CACHES, [WALL, CPU, UPSTREAM_BODY, CONNECTIONS],
-            lambda lab, server: _download(lab, server, limited=False)),
+        Row("cold", "cold", f"{large} over TLS, one client", [*CACHES, USUAL], [WALL, CPU, UPSTREAM_BODY, CONNECTIONS],
+            lambda lab, server: _download(lab, server, one_core=True)),
+        Row("cold-shared", "cold", f"{large} over TLS, processors shared with upstream and client", CACHES,
+            [WALL, CPU, UPSTREAM_BODY, CONNECTIONS],
+            lambda lab, server: _download(lab, server)),
         Row("limited", "cold", f"{large}, upstream limited to {limit} per connection", CACHES,
             [WALL, CPU, UPSTREAM_BODY, CONNECTIONS],
             lambda lab, server: _download(lab, server, limited=True)),
@@ -129,11 +133,14 @@ def rows(sizes):
     ]
 
 
-def _download(lab, name, limited):
+def _download(lab, name, limited=False, one_core=False):
     blob = lab.blob(lab.sizes.large)
-    with lab.start(name, limited=limited) as (server, port):
+    manifest = lab.image_of(blob)
+    with lab.start(name, limited, one_core) as (server, port):
+        clients.fetch(port, manifest)
+        server.wait_until_idle()
         mark, cpu = lab.upstream.mark(), server.cpu_seconds()
-        wall, _ = clients.curl(port, blob.path, blob.size)
+        wall, _ = clients.curl(port, blob.path, blob.size, lab.client_cores if one_core else None)
         server.wait_until_idle()
         cpu = server.cpu_seconds() - cpu
     # Whatever was still under way is in the upstream's log now that its client has gone.

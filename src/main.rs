@@ -10,6 +10,9 @@ use entrepot::config::{self, Arguments, Config, LogFormat};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bad usage or configuration: `EX_USAGE` of sysexits(3).
 const BAD_USAGE: u8 = 64;
 

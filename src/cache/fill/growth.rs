@@ -17,8 +17,12 @@ pub(super) const UNBOUNDED_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 /// fills a link of more than a gigabit.
 const FAST_ENOUGH: u64 = 150 * 1024 * 1024;
 
+/// A connection whose bytes are waited for during less than this part of the time is not what holds up the fill: the
+/// processor or the disk does, and further connections would only cost them more.
+const STARVED_MIN: f64 = 0.5;
+
 /// The time over which a rate is measured. Shorter, and a burst of buffers looks like speed.
-pub(super) const MEASURE: Duration = Duration::from_millis(250);
+pub(super) const MEASURE: Duration = Duration::from_millis(200);
 
 /// When less than this is left at the present rate, a further connection comes too late.
 const LEFT_MIN: Duration = Duration::from_secs(1);
@@ -26,12 +30,53 @@ const LEFT_MIN: Duration = Duration::from_secs(1);
 /// A connection has helped if it brought at least this part of what each of the others has.
 const GAIN_MIN: f64 = 0.4;
 
-/// What has been measured so far.
+/// Connections that brought at least this part each leave no doubt that more of them help.
+const GAIN_FULL: f64 = 0.8;
+
+/// What was seen during the last while.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    /// How many were at work.
+    pub(super) connections: usize,
+    /// How many bytes came through them.
+    pub(super) received: u64,
+    /// For how long they were waited for with nothing else to do, added up.
+    pub(super) starved: Duration,
+    /// How long the while was; at least [`MEASURE`].
+    pub(super) elapsed: Duration,
+}
+
+impl Measured {
+    /// Bytes per second, through all connections.
+    fn rate(&self) -> u64 {
+        per_second(self.received, self.elapsed)
+    }
+
+    /// What each of the connections that came since `before` brought, as a part of what each had brought then.
+    fn gain_over(&self, before: Self) -> f64 {
+        let added = self.connections.saturating_sub(before.connections).max(1);
+        #[expect(clippy::cast_precision_loss, reason = "rates are estimates")]
+        let [each, gained] = [
+            before.rate() as f64 / before.connections.max(1) as f64,
+            self.rate().saturating_sub(before.rate()) as f64 / added as f64,
+        ];
+        gained / each.max(1.0)
+    }
+
+    /// The part of the time during which a connection was waited for.
+    fn share_starved(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "there are a handful")]
+        let connections = self.connections.max(1) as f64;
+        self.starved.as_secs_f64() / (self.elapsed.as_secs_f64() * connections)
+    }
+}
+
+/// What is known from earlier measurements.
 #[derive(Debug, Default)]
 pub(super) struct Growth {
-    /// The rate with one connection fewer, in bytes per second, while the last one is on trial.
-    before: Option<u64>,
-    /// Set once a further connection has not helped.
+    /// What was measured before the last connections came, while those are on trial.
+    before: Option<Measured>,
+    /// Set once further connections have not helped.
     enough: bool,
 }
 
@@ -41,36 +86,27 @@ impl Growth {
         self.enough = true;
     }
 
-    /// Whether to open one more connection, after `received` bytes came within `elapsed` (at least [`MEASURE`])
-    /// through `connections`, of a blob of `size` bytes of which `left` are still to come.
-    pub(super) fn wants_more(
-        &mut self,
-        connections: usize,
-        received: u64,
-        elapsed: Duration,
-        size: u64,
-        left: u64,
-    ) -> bool {
-        if connections == 0 || elapsed.is_zero() {
-            return false;
+    /// How many more connections to open for a blob of `size` bytes of which `left` are still to come: one to see
+    /// whether it helps, and as many as there are where those that came last brought all they could.
+    pub(super) fn wants_more(&mut self, measured: Measured, size: u64, left: u64) -> usize {
+        let n = measured.connections;
+        if n == 0 || measured.elapsed.is_zero() {
+            return 0;
         }
-        let rate = per_second(received, elapsed);
-        let n = connections as u64;
-        if let Some(before) = self.before.take() {
-            let each = before / n.saturating_sub(1).max(1);
-            #[expect(clippy::cast_precision_loss, reason = "rates are estimates")]
-            let gained = rate.saturating_sub(before) as f64 >= each as f64 * GAIN_MIN;
-            self.enough |= !gained;
-        }
+        let gain = self.before.take().map(|before| measured.gain_over(before));
+        self.enough |= gain.is_some_and(|gain| gain < GAIN_MIN);
+        let rate = measured.rate();
         let more = !self.enough
             && size >= PARALLEL_BYTES_MIN
-            && connections < CONNECTIONS_MAX
-            && rate / n < FAST_ENOUGH
+            && rate / (n as u64) < FAST_ENOUGH
+            && measured.share_starved() >= STARVED_MIN
             && left > rate.saturating_mul(LEFT_MIN.as_secs());
-        if more {
-            self.before = Some(rate);
+        if !more || n >= CONNECTIONS_MAX {
+            return 0;
         }
-        more
+        self.before = Some(measured);
+        let all_helped = gain.is_some_and(|gain| gain >= GAIN_FULL);
+        (if all_helped { n } else { 1 }).min(CONNECTIONS_MAX - n)
     }
 }
 
@@ -87,34 +123,63 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    /// Asks about a large blob at a rate in MiB/s.
-    fn ask(growth: &mut Growth, connections: usize, rate: u64) -> bool {
-        growth.wants_more(connections, rate * MIB / 4, MEASURE, 1024 * MIB, 1000 * MIB)
+    /// Connections that are waited for most of the time, at a rate in MiB/s in all.
+    fn measured(connections: u32, rate: u64) -> Measured {
+        Measured {
+            connections: connections as usize,
+            received: rate * MIB / 5,
+            starved: MEASURE.mul_f64(0.9) * connections,
+            elapsed: MEASURE,
+        }
+    }
+
+    /// Asks about a large blob.
+    fn ask(growth: &mut Growth, connections: u32, rate: u64) -> usize {
+        growth.wants_more(measured(connections, rate), 1024 * MIB, 1000 * MIB)
     }
 
     #[test]
     fn a_slow_connection_gets_company_as_long_as_that_helps() {
         let mut growth = Growth::default();
-        assert!(ask(&mut growth, 1, 40));
-        assert!(ask(&mut growth, 2, 80));
-        assert!(ask(&mut growth, 3, 118));
-        assert!(!ask(&mut growth, 4, 160), "four are enough");
+        assert_eq!(ask(&mut growth, 1, 40), 1);
+        assert_eq!(ask(&mut growth, 2, 64), 1, "it brought something");
+        assert_eq!(ask(&mut growth, 3, 100), 1, "one place is left");
+        assert_eq!(ask(&mut growth, 4, 140), 0, "four are enough");
+    }
+
+    #[test]
+    fn a_connection_that_brought_all_it_could_is_followed_by_two() {
+        let mut growth = Growth::default();
+        assert_eq!(ask(&mut growth, 1, 40), 1);
+        assert_eq!(ask(&mut growth, 2, 78), 2);
     }
 
     #[test]
     fn a_connection_that_brought_nothing_was_the_last() {
         let mut growth = Growth::default();
-        assert!(ask(&mut growth, 1, 100));
-        assert!(!ask(&mut growth, 2, 105));
-        assert!(!ask(&mut growth, 2, 20));
+        assert_eq!(ask(&mut growth, 1, 100), 1);
+        assert_eq!(ask(&mut growth, 2, 105), 0);
+        assert_eq!(ask(&mut growth, 2, 20), 0);
     }
 
     #[test]
     fn fast_connections_small_blobs_and_the_last_second_stay_alone() {
-        assert!(!ask(&mut Growth::default(), 1, 400));
-        let more = |size, left| Growth::default().wants_more(1, MIB, MEASURE, size, left);
-        assert!(more(100 * MIB, 90 * MIB));
-        assert!(!more(20 * MIB, 19 * MIB));
-        assert!(!more(100 * MIB, 3 * MIB));
+        assert_eq!(ask(&mut Growth::default(), 1, 400), 0);
+        let more = |size, left| Growth::default().wants_more(measured(1, 4), size, left);
+        assert_eq!(more(100 * MIB, 90 * MIB), 1);
+        assert_eq!(more(20 * MIB, 19 * MIB), 0);
+        assert_eq!(more(100 * MIB, 3 * MIB), 0);
+    }
+
+    #[test]
+    fn who_is_not_waited_for_gets_no_company() {
+        let busy = Measured {
+            starved: MEASURE.mul_f64(0.3) * 2,
+            ..measured(2, 80)
+        };
+        assert_eq!(
+            Growth::default().wants_more(busy, 1024 * MIB, 1000 * MIB),
+            0
+        );
     }
 }

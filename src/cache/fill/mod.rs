@@ -382,7 +382,7 @@ mod tests {
         let file = Some(Arc::new(tempfile::tempfile().expect("a temporary file")));
         let mut plan = Plan::default();
         plan.set_size(size);
-        if let Some((id, _)) = plan.claim(present) {
+        if let Some((id, _)) = plan.claim(present, present) {
             plan.received(id, present);
         }
         State {

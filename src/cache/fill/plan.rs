@@ -103,8 +103,13 @@ impl Plan {
         Some(self.start(gap.start..gap.end.min(gap.start.saturating_add(bytes))))
     }
 
-    /// Takes the next run, of at most `bytes`: where a reader waits for what nobody works on, else front to back.
-    pub(super) fn claim(&mut self, bytes: u64) -> Option<(RunId, Range<u64>)> {
+    /// Takes the next run of who works among others, of at most `bytes`: where a reader waits for what nobody works on,
+    /// else front to back. Runs get shorter towards the end, down to `least`, so that all come to theirs at about the
+    /// same time (guided self-scheduling; Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987).
+    pub(super) fn claim(&mut self, bytes: u64, least: u64) -> Option<(RunId, Range<u64>)> {
+        let workers = self.runs.values().filter(|run| !run.is_empty()).count() + 1;
+        let share = self.unclaimed() / (2 * workers as u64);
+        let bytes = bytes.min(share.max(least));
         let waited_for = |offset: u64| {
             let gap = self.gap_from(offset).filter(|gap| gap.start == offset)?;
             Some(gap.start..gap.end.min(gap.start.saturating_add(bytes)))
@@ -246,7 +251,7 @@ mod tests {
     }
 
     fn claim(plan: &mut Plan, bytes: u64) -> Option<Range<u64>> {
-        plan.claim(bytes).map(|(_, run)| run)
+        plan.claim(bytes, bytes).map(|(_, run)| run)
     }
 
     #[test]
@@ -255,6 +260,18 @@ mod tests {
         let taken: Vec<_> = std::iter::from_fn(|| claim(&mut plan, 10)).collect();
         assert_eq!(taken, [0..10, 10..20, 20..25]);
         assert_eq!(plan.unclaimed(), 0);
+    }
+
+    #[test]
+    fn runs_get_shorter_towards_the_end() {
+        let mut plan = plan(160);
+        let mut taken = Vec::new();
+        while let Some((_, run)) = plan.claim(60, 5) {
+            taken.push(run.end - run.start);
+        }
+        assert_eq!(taken[..3], [60, 25, 12]);
+        assert!(taken[3..].iter().rev().skip(1).all(|&bytes| bytes >= 5));
+        assert_eq!(taken.iter().sum::<u64>(), 160);
     }
 
     #[test]
@@ -271,11 +288,11 @@ mod tests {
     #[test]
     fn a_run_grows_until_it_meets_another() {
         let mut plan = plan(100);
-        let (first, _) = plan.claim(10).expect("a run");
+        let (first, _) = plan.claim(10, 10).expect("a run");
         assert!(plan.extend(first, 10));
         assert_eq!(plan.left(first), 0..20);
         plan.wait(50);
-        let (second, run) = plan.claim(10).expect("a run");
+        let (second, run) = plan.claim(10, 10).expect("a run");
         assert_eq!((run, plan.open_end(first)), (50..60, 50));
         assert!(plan.extend(first, 1000));
         assert_eq!(plan.left(first), 0..50);
@@ -286,8 +303,8 @@ mod tests {
     #[test]
     fn a_run_of_which_nothing_came_does_not_stop_one_that_gets_on() {
         let mut plan = plan(100);
-        let (first, _) = plan.claim(10).expect("a run");
-        let (second, _) = plan.claim(10).expect("a run");
+        let (first, _) = plan.claim(10, 10).expect("a run");
+        let (second, _) = plan.claim(10, 10).expect("a run");
         assert!(plan.extend(first, 10));
         assert_eq!(plan.left(first), 0..20);
         assert!(plan.left(second).is_empty());
@@ -296,7 +313,7 @@ mod tests {
     #[test]
     fn a_run_that_is_given_up_is_taken_up_where_it_stopped() {
         let mut plan = plan(100);
-        let (first, _) = plan.claim(50).expect("a run");
+        let (first, _) = plan.claim(50, 50).expect("a run");
         plan.received(first, 20);
         plan.release(first);
         assert_eq!(plan.present_from(0), 20);
@@ -306,7 +323,7 @@ mod tests {
     #[test]
     fn a_stranded_reader_may_take_from_a_long_run() {
         let mut plan = plan(1000);
-        let (first, _) = plan.claim(1000).expect("a run");
+        let (first, _) = plan.claim(1000, 1000).expect("a run");
         plan.wait(900);
         assert_eq!(plan.stranded(2000), None);
         assert_eq!(plan.stranded(100), Some(900));
@@ -320,7 +337,7 @@ mod tests {
     #[test]
     fn without_a_size_one_run_goes_on_and_on() {
         let mut plan = Plan::default();
-        let (first, run) = plan.claim(10).expect("a run");
+        let (first, run) = plan.claim(10, 10).expect("a run");
         assert_eq!(run, 0..10);
         plan.received(first, 10);
         assert!(plan.extend(first, 10));
@@ -343,7 +360,7 @@ mod tests {
             for (step, place, bytes) in steps {
                 let id = ids.get(usize::try_from(place).expect("small") % ids.len().max(1)).copied();
                 match (step, id) {
-                    (0, _) => ids.extend(plan.claim(bytes).map(|(id, _)| id)),
+                    (0, _) => ids.extend(plan.claim(bytes, bytes).map(|(id, _)| id)),
                     (1, _) => plan.wait(place),
                     (2, _) => ids.extend(plan.seize(place, bytes).map(|(id, _)| id)),
                     (6, Some(id)) => {
@@ -371,7 +388,7 @@ mod tests {
             for id in ids {
                 plan.release(id);
             }
-            while let Some((id, run)) = plan.claim(7) {
+            while let Some((id, run)) = plan.claim(7, 7) {
                 plan.received(id, run.end);
                 plan.release(id);
             }

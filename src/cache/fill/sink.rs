@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::storage::{self, Ingest, Operation};
 /// How many bytes are read back for hashing at once. They were written moments ago, so they are in memory.
 const READ_BACK_BYTES: usize = 1024 * 1024;
 
-/// The ingest file of a fill, and the digest of its front. Every call blocks.
+/// The ingest file of a fill, and the digest of its front. Every call blocks but [`Sink::hash`].
 #[derive(Debug)]
 pub(super) struct Sink {
     ingest: Ingest,
@@ -52,22 +52,11 @@ impl Sink {
         self.ingest.write_at(chunks, offset)
     }
 
-    /// Lets the hash follow after `chunks` were written at `offset`. Most of the time they are the next it needs, and
-    /// need not be read back; `present` says up to where bytes are there from an offset on, for when they are not.
-    /// Nobody waits for somebody else's hashing: whoever hashes catches up.
-    ///
-    /// # Errors
-    /// `Read`, when the disk does not give back what it took.
-    pub(super) fn hash(
-        &self,
-        chunks: &[Bytes],
-        offset: u64,
-        present: impl Fn(u64) -> u64,
-    ) -> Result<(), storage::Error> {
-        let mut front = match self.front.try_lock() {
-            Ok(front) => front,
-            Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+    /// Hashes `chunks`, which belong at `offset`, if they are the next the hash needs. Does not block: while somebody
+    /// else hashes, they will be caught up with.
+    pub(super) fn hash(&self, chunks: &[Bytes], offset: u64) {
+        let Some(mut front) = self.try_front() else {
+            return;
         };
         if front.at == offset {
             for chunk in chunks {
@@ -75,9 +64,29 @@ impl Sink {
                 front.at += chunk.len() as u64;
             }
         }
+    }
+
+    /// Lets the hash follow over what was written out of order; `present` says up to where bytes are there from an
+    /// offset on. Nobody waits for somebody else's hashing: whoever hashes catches up.
+    ///
+    /// # Errors
+    /// `Read`, when the disk does not give back what it took.
+    pub(super) fn catch_up(&self, present: impl Fn(u64) -> u64) -> Result<(), storage::Error> {
+        let Some(mut front) = self.try_front() else {
+            return Ok(());
+        };
         // Only some at a time, so that this never holds up the bytes that come in meanwhile for long.
         let end = present(front.at).min(front.at + READ_BACK_BYTES as u64);
         front.catch_up(self.file(), end)
+    }
+
+    /// The front, unless somebody is at work on it.
+    fn try_front(&self) -> Option<MutexGuard<'_, Front>> {
+        match self.front.try_lock() {
+            Ok(front) => Some(front),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        }
     }
 
     /// The digest of the first `size` bytes, all of which are there.
@@ -140,10 +149,10 @@ mod tests {
             1_000_000..4_000_000,
         ] {
             let chunks = [content.slice(range.clone())];
+            sink.hash(&chunks, range.start as u64);
             sink.write(&chunks, range.start as u64).expect("written");
             present.insert(range.start as u64..range.end as u64);
-            sink.hash(&chunks, range.start as u64, |at| present.end_from(at))
-                .expect("read back");
+            sink.catch_up(|at| present.end_from(at)).expect("read back");
         }
         assert_eq!(sink.digest(size).expect("read back"), digest);
         sink.publish().expect("published");

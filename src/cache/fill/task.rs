@@ -9,7 +9,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::growth::{CONNECTIONS_MAX, Growth, MEASURE, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
+use super::growth::{
+    CONNECTIONS_MAX, Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN,
+};
 use super::sink::Sink;
 use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
 use super::{End, FRONT_BYTES, Fill, FillError, NEAR_BYTES, Opened};
@@ -185,7 +187,7 @@ impl Task<'_> {
         // Whether further connections may be opened: not where the source does no ranges, or refuses them.
         let mut helps = true;
         let mut last = FillError::Broken;
-        let (mut measured_at, mut measured) = (Instant::now(), 0);
+        let (mut since, mut received, mut starved) = (Instant::now(), 0, Duration::ZERO);
         while !self.fill.plan(|plan| plan.is_complete()) {
             if workers.is_empty() {
                 let Some(source) = self.fill.sources.next() else {
@@ -209,20 +211,25 @@ impl Task<'_> {
                     }
                 },
                 () = self.fill.stranded.notified(), if helps => near = Some(NEAR_BYTES),
-                () = sleep_until(measured_at + MEASURE) => {
-                    let received = worker.received();
-                    let (came, elapsed) = (received - measured, measured_at.elapsed());
-                    (measured_at, measured) = (Instant::now(), received);
+                () = sleep_until(since + MEASURE) => {
+                    let measured = Measured {
+                        connections: workers.len(),
+                        received: worker.received() - received,
+                        starved: worker.starved() - starved,
+                        elapsed: since.elapsed(),
+                    };
+                    since = Instant::now();
+                    (received, starved) = (worker.received(), worker.starved());
                     if self.fill.plan(|plan| plan.size()).is_none() && received > UNDECLARED_BYTES_MAX {
                         let bytes_max = UNDECLARED_BYTES_MAX;
                         return Err(upstream::Error::TooLarge { bytes_max }.into());
                     }
-                    if helps && self.wants_more(&mut growth, in_parts, workers.len(), came, elapsed)
-                        && let Some(source) = self.fill.sources.next()
-                    {
-                        workers.push(worker.work(source, Start::Next));
+                    if helps {
+                        let more = self.wants_more(&mut growth, in_parts, measured);
+                        let sources = (0..more).map_while(|_| self.fill.sources.next());
+                        workers.extend(sources.map(|source| worker.work(source, Start::Next)));
                     }
-                    near = helps.then(|| in_patience(came, elapsed).max(FRONT_BYTES));
+                    near = helps.then(|| in_patience(measured).max(FRONT_BYTES));
                 }
             }
             let stranded = near.and_then(|near| self.fill.plan(|plan| plan.stranded(near)));
@@ -236,23 +243,18 @@ impl Task<'_> {
         Ok(asked)
     }
 
-    fn wants_more(
-        &self,
-        growth: &mut Growth,
-        in_parts: bool,
-        connections: usize,
-        came: u64,
-        elapsed: Duration,
-    ) -> bool {
+    /// How many more connections to open.
+    fn wants_more(&self, growth: &mut Growth, in_parts: bool, measured: Measured) -> usize {
         let (size, left) = self.fill.plan(|plan| (plan.size(), plan.unclaimed()));
         let size_min = if in_parts {
             PARALLEL_BYTES_MIN
         } else {
             UNBOUNDED_BYTES_MIN
         };
-        size.is_some_and(|size| {
-            size >= size_min && growth.wants_more(connections, came, elapsed, size, left)
-        })
+        match size {
+            Some(size) if size >= size_min => growth.wants_more(measured, size, left),
+            Some(_) | None => 0,
+        }
     }
 
     /// Every byte is there: holds them against the digest, lets the readers have the end, and publishes.
@@ -283,12 +285,12 @@ impl Task<'_> {
 }
 
 /// How many bytes come within [`PATIENCE`] at the rate that was measured.
-fn in_patience(came: u64, elapsed: Duration) -> u64 {
-    let parts = u64::try_from(elapsed.as_millis())
+fn in_patience(measured: Measured) -> u64 {
+    let parts = u64::try_from(measured.elapsed.as_millis())
         .unwrap_or(u64::MAX)
         .max(1);
     let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-    came.saturating_mul(patience) / parts
+    measured.received.saturating_mul(patience) / parts
 }
 
 /// Runs what blocks where that is allowed. A panic there is the end of the fill, not of the process.
