@@ -12,6 +12,9 @@ pub use manifests::TaggedManifest;
 mod shelf;
 pub use shelf::Manifest;
 
+mod listings;
+pub use listings::Listed;
+
 mod behind;
 mod blobs;
 mod fill;
@@ -26,12 +29,13 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, ManifestError, Tag};
+use crate::oci::{Digest, ManifestError, Referrers, Tag, TagList};
 use crate::storage::Local;
 use crate::upstream::{self, Repository};
 
 use behind::Behind;
 use blobs::Blobs;
+use listings::Listings;
 use manifests::Manifests;
 use shelf::Shelf;
 
@@ -70,6 +74,7 @@ impl Error {
 pub struct Cache {
     blobs: Blobs,
     manifests: Manifests,
+    listings: Listings,
     behind: Behind,
 }
 
@@ -78,7 +83,9 @@ impl Cache {
     pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
         let behind = Behind::default();
         let shelf = Shelf::new(storage.clone(), behind.clone(), metrics.clone());
+        let listings = Listings::new(tags.of_lists(), clock.clone());
         Self {
+            listings,
             blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics.clone()),
             manifests: Manifests::new(shelf, tags, clock, metrics),
             behind,
@@ -140,5 +147,29 @@ impl Cache {
         tag: Tag,
     ) -> Result<(Outcome, TaggedManifest), Error> {
         self.manifests.by_tag(source, tag).await
+    }
+
+    /// All tags of a repository, fresh, or stale while upstream is in trouble.
+    ///
+    /// Cancel-safe: a listing that was started goes on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tags(&self, source: Repository) -> Result<(Outcome, Listed<TagList>), Error> {
+        self.listings.tags(source).await
+    }
+
+    /// All that refers to the manifest `subject`, fresh, or stale while upstream is in trouble.
+    ///
+    /// Cancel-safe: a listing that was started goes on.
+    ///
+    /// # Errors
+    /// See [`Error`]; never that it is not found.
+    pub async fn referrers(
+        &self,
+        source: Repository,
+        subject: Digest,
+    ) -> Result<(Outcome, Listed<Referrers>), Error> {
+        self.listings.referrers(source, subject).await
     }
 }

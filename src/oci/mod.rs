@@ -24,5 +24,14 @@ pub use descriptor::Descriptor;
 mod manifest;
 pub use manifest::{ManifestError, check_manifest, described_blobs};
 
+mod list_error;
+pub use list_error::ListError;
+
+mod tag_list;
+pub use tag_list::{TAGS_MAX, TagList};
+
+mod referrers;
+pub use referrers::{INDEX_MEDIA_TYPE, Referrer, Referrers, ReferrersPage};
+
 mod error;
 pub use error::{ErrorBody, ErrorCode};

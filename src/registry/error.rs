@@ -49,6 +49,8 @@ pub(super) enum Error {
 pub(super) enum Content {
     Manifest,
     Blob,
+    TagList,
+    Referrers,
 }
 
 /// What goes over the wire.
@@ -109,6 +111,7 @@ fn route(error: &RouteError) -> Answer {
         RouteError::Method => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
         RouteError::Path => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
         RouteError::Unsupported(_) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+        RouteError::Query(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         RouteError::Namespace(_)
         | RouteError::Namespaces
         | RouteError::Name(_)
@@ -130,7 +133,7 @@ fn cache(error: &cache::Error, content: Content) -> Answer {
         cache::Error::WrongDigest { .. } => bad_gateway(
             match content {
                 Content::Manifest => ErrorCode::ManifestInvalid,
-                Content::Blob => ErrorCode::Unavailable,
+                Content::Blob | Content::TagList | Content::Referrers => ErrorCode::Unavailable,
             },
             "the upstream registry sent bytes that do not match the digest",
         ),
@@ -156,6 +159,11 @@ fn from_upstream(error: &upstream::Error, content: Content) -> Answer {
                 StatusCode::NOT_FOUND,
                 ErrorCode::BlobUnknown,
                 "the upstream registry does not have this blob in this repository",
+            ),
+            Content::TagList | Content::Referrers => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::NameUnknown,
+                "the upstream registry does not have this repository",
             ),
         },
         // Not 401: that needs a challenge (RFC 9110 section 15.5.2), and a challenge would make containerd send the
@@ -267,6 +275,7 @@ mod tests {
         let trouble = || Arc::new(std::io::Error::other("10.0.0.7 refused"));
         check(E::NotFound, Content::Manifest, 404, "MANIFEST_UNKNOWN");
         check(E::NotFound, Content::Blob, 404, "BLOB_UNKNOWN");
+        check(E::NotFound, Content::TagList, 404, "NAME_UNKNOWN");
         check(E::Denied("no".to_owned()), Content::Blob, 403, "DENIED");
         check(
             E::RateLimited { retry_after: None },

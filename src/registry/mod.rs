@@ -3,6 +3,8 @@
 mod route;
 use route::{Route, Target};
 
+mod query;
+
 mod conditional;
 use conditional::{Precondition, accepts, precondition};
 
@@ -14,6 +16,8 @@ use response::Builder;
 
 mod error;
 use error::{Content, Error};
+
+mod lists;
 
 mod log;
 use log::Entry;
@@ -77,6 +81,17 @@ impl Registry {
             Ok(Route::Blob(target, digest)) => {
                 entry.asked("blob", &target, self.upstreams.directory());
                 let answer = self.blob(&ask, &target, digest, entry).await;
+                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
+            }
+            Ok(Route::Tags(target, written, page)) => {
+                entry.asked("tags", &target, self.upstreams.directory());
+                let answer = self.tags(&ask, &target, &written, &page, entry).await;
+                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
+            }
+            Ok(Route::Referrers(target, written, subject, filter)) => {
+                entry.asked("referrers", &target, self.upstreams.directory());
+                let asked = (subject, &filter);
+                let answer = self.referrers(&ask, &target, &written, asked, entry).await;
                 answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
             }
         }

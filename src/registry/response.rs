@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{
     ACCEPT_RANGES, AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    HeaderValue, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, LINK, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
@@ -18,6 +18,7 @@ use crate::oci::{ErrorBody, Namespace};
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// What the body of a blob is called. Not the type its manifest gives it: the blob does not know that.
@@ -55,7 +56,7 @@ impl Builder {
             // RFC 7234 section 5.5 is history, but distribution-spec "Warnings" brought the header back, with code
             // 299 and agent `-`, and clients print it.
             let warning = format!(
-                "299 - \"served stale: the upstream registry could not confirm this tag for {} s\"",
+                "299 - \"served stale: the upstream registry could not confirm this for {} s\"",
                 by.as_secs()
             );
             this = this.text(WARNING, &warning);
@@ -77,6 +78,16 @@ impl Builder {
     /// The type of the content.
     pub(super) fn media_type(self, media_type: &str) -> Self {
         self.text(CONTENT_TYPE, media_type)
+    }
+
+    /// Where the list goes on (RFC 8288; distribution-spec, "Listing Tags").
+    pub(super) fn next_page(self, target: &str) -> Self {
+        self.text(LINK, &format!("<{target}>; rel=\"next\""))
+    }
+
+    /// Only referrers of the type that was asked for are listed (distribution-spec, "Listing Referrers").
+    pub(super) fn filtered_by_artifact_type(self) -> Self {
+        self.text(FILTERS_APPLIED, "artifactType")
     }
 
     /// The content is bytes, and parts of them can be had.

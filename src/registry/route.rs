@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use hyper::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::query::{Filter, Page, QueryError};
 use crate::oci::{
     Digest, DigestError, NameError, Namespace, NamespaceError, Reference, ReferenceError,
     RepositoryName,
@@ -23,6 +24,10 @@ pub(super) enum Route {
     Manifest(Target, Reference),
     /// `/v2/<name>/blobs/<digest>`
     Blob(Target, Digest),
+    /// `/v2/<name>/tags/list`
+    Tags(Target, Written, Page),
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers(Target, Written, Digest, Filter),
 }
 
 /// A repository of a registry.
@@ -34,6 +39,15 @@ pub(super) struct Target {
     pub(super) asked: Option<Namespace>,
     /// The repository, as that registry calls it.
     pub(super) repository: RepositoryName,
+}
+
+/// How a client wrote what it asks for: the answer has it in the same words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written {
+    /// The path, as it stood in the request.
+    pub(super) path: String,
+    /// The name in it, be it with or without the registry in front.
+    pub(super) name: String,
 }
 
 /// Why a request is none that is answered here.
@@ -54,6 +68,9 @@ pub(super) enum RouteError {
     /// `ns` stands in the query more than once.
     #[error("ns may be given only once")]
     Namespaces,
+    /// The rest of the query is not one of a list.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The name does not fit the grammar.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -72,6 +89,8 @@ pub(super) enum RouteError {
 enum Kind {
     Manifest(Reference),
     Blob(Digest),
+    Tags,
+    Referrers(Digest),
 }
 
 /// Reads a request. `directory` says which names are registries.
@@ -93,10 +112,19 @@ pub(super) fn parse(
     }
     let segments = path.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
     let (name, kind) = split(&segments)?;
-    let target = locate(name, asked, directory)?;
+    let located = locate(name, asked, directory)?;
+    let query = target.query().unwrap_or_default();
+    let written = || Written {
+        path: target.path().to_owned(),
+        name: name.join("/"),
+    };
     Ok(match kind {
-        Kind::Manifest(reference) => Route::Manifest(target, reference),
-        Kind::Blob(digest) => Route::Blob(target, digest),
+        Kind::Manifest(reference) => Route::Manifest(located, reference),
+        Kind::Blob(digest) => Route::Blob(located, digest),
+        Kind::Tags => Route::Tags(located, written(), Page::parse(query)?),
+        Kind::Referrers(digest) => {
+            Route::Referrers(located, written(), digest, Filter::parse(query)?)
+        }
     })
 }
 
@@ -144,10 +172,10 @@ fn split<'a>(segments: &'a [Cow<'a, str>]) -> Result<(&'a [Cow<'a, str>], Kind),
             (name, Kind::Manifest(reference.parse()?))
         }
         [name @ .., kind, digest] if kind == "blobs" => (name, Kind::Blob(digest.parse()?)),
-        [.., kind, list] if kind == "tags" && list == "list" => {
-            return Err(RouteError::Unsupported("tag lists"));
+        [name @ .., kind, list] if kind == "tags" && list == "list" => (name, Kind::Tags),
+        [name @ .., kind, digest] if kind == "referrers" => {
+            (name, Kind::Referrers(digest.parse()?))
         }
-        [.., kind, _] if kind == "referrers" => return Err(RouteError::Unsupported("referrers")),
         [only] if only == "_catalog" => return Err(RouteError::Unsupported("a catalog")),
         _ => return Err(RouteError::Path),
     };
@@ -230,7 +258,12 @@ mod tests {
     /// Namespace and repository of a manifest route.
     fn check(target: &str, namespace: &str, repository: &str) {
         match route(target) {
-            Ok(Route::Manifest(target, _) | Route::Blob(target, _)) => assert_eq!(
+            Ok(
+                Route::Manifest(target, _)
+                | Route::Blob(target, _)
+                | Route::Tags(target, ..)
+                | Route::Referrers(target, ..),
+            ) => assert_eq!(
                 (target.namespace.as_str(), target.repository.as_str()),
                 (namespace, repository)
             ),

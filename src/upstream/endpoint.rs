@@ -126,10 +126,16 @@ impl Endpoint {
         format!("{}{name}", self.project)
     }
 
-    /// The URL of `below`, such as `manifests/latest`, in the repository that is called `repository` here.
+    /// The URL of `below`, such as `manifests/latest` or `tags/list?n=2`, in the repository that is called `repository`
+    /// here.
     pub(super) fn url(&self, repository: &str, below: &str) -> Url {
+        let (path, query) = match below.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (below, None),
+        };
         let mut url = self.root.clone();
-        url.set_path(&format!("{}{repository}/{below}", self.root.path()));
+        url.set_path(&format!("{}{repository}/{path}", self.root.path()));
+        url.set_query(query);
         url
     }
 
@@ -155,7 +161,9 @@ pub(super) fn scope_of(url: &Url) -> Option<String> {
     let (_, rest) = url.path().split_once("/v2/")?;
     let (name, _) = rest
         .rsplit_once("/manifests/")
-        .or_else(|| rest.rsplit_once("/blobs/"))?;
+        .or_else(|| rest.rsplit_once("/blobs/"))
+        .or_else(|| rest.rsplit_once("/referrers/"))
+        .or_else(|| rest.rsplit_once("/tags/"))?;
     let name: RepositoryName = name.parse().ok()?;
     Some(pull_scope(name.as_str()))
 }
@@ -229,6 +237,11 @@ mod tests {
         let upstream = Upstream::public(&namespace, "ghcr.io", &PublicConnections::new());
         let url = upstream.endpoints[0].url("a", "blobs/sha256:00");
         assert_eq!(url.as_str(), "https://ghcr.io/v2/a/blobs/sha256:00");
+        let url = upstream.endpoints[0].url("a", "tags/list?n=2&last=a%2Fb");
+        assert_eq!(
+            url.as_str(),
+            "https://ghcr.io/v2/a/tags/list?n=2&last=a%2Fb"
+        );
     }
 
     #[test]
@@ -276,6 +289,14 @@ mod tests {
         check(
             "https://r.example/v2/a/blobs/sha256:00",
             Some("repository:a:pull"),
+        );
+        check(
+            "https://r.example/v2/a/referrers/sha256:00",
+            Some("repository:a:pull"),
+        );
+        check(
+            "https://r.example/v2/a/b/tags/list?n=2",
+            Some("repository:a/b:pull"),
         );
         check("https://cdn.example/a/blobs/sha256:00", None);
         check("https://r.example/v2/A%20b/blobs/sha256:00", None);

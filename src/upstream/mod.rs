@@ -60,6 +60,8 @@ mod travel;
 // What there is to ask for.
 mod blob;
 mod extent;
+mod link;
+mod listing;
 mod manifest;
 mod source;
 pub use extent::Extent;

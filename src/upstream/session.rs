@@ -34,6 +34,14 @@ pub(super) struct Ask<'a> {
     pub(super) range: Option<String>,
 }
 
+impl Ask<'_> {
+    /// Whether an answer of this status is the last word although it leads elsewhere. The Container registry of GitHub
+    /// sends who asks for referrers to a web page of another host (artifacthub/hub#4785): it does not know them.
+    pub(super) fn ends_with(&self, status: StatusCode) -> bool {
+        status == StatusCode::SEE_OTHER && self.below.starts_with("referrers/")
+    }
+}
+
 /// The final answer to an [`Ask`], whatever its status.
 #[derive(Debug)]
 pub(super) struct Answer {

@@ -45,7 +45,7 @@ impl Session<'_> {
         let mut redirects = 0;
         loop {
             let response = self.send(ask, &url, authorization.as_ref()).await?;
-            if is_redirect(response.status()) {
+            if is_redirect(response.status()) && !ask.ends_with(response.status()) {
                 redirects += 1;
                 if redirects > REDIRECTS_MAX {
                     let reason = format!("it redirects more than {REDIRECTS_MAX} times");

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use serde_json::{Value, json};
+
 use super::answer::{Answer, Body};
 use super::wire::Seen;
-use crate::harness::content::{Image, Manifest, sha256};
+use crate::harness::content::{Image, Manifest, OCI_INDEX, sha256};
 
 /// Everything a registry holds.
 #[derive(Debug, Default)]
@@ -73,6 +75,8 @@ impl Content {
         match kind {
             "manifests" => repository.manifest(reference),
             "blobs" => repository.blob(reference, request),
+            "tags" if reference == "list" => repository.tags(name, request),
+            "referrers" => repository.referrers(reference),
             _ => Answer::error(404, "UNSUPPORTED"),
         }
     }
@@ -87,6 +91,42 @@ impl Repository {
         Answer::ok(&manifest.media_type, manifest.bytes.clone())
             .header("Docker-Content-Digest", digest)
             .header("ETag", &format!("\"{digest}\""))
+    }
+
+    fn tags(&self, name: &str, request: &Seen) -> Answer {
+        let one = |key| request.query(key).into_iter().next();
+        let last = one("last").unwrap_or_default();
+        let n = one("n").map_or(usize::MAX, |n| n.parse().expect("a number"));
+        let mut tags: Vec<&String> = self.tags.keys().filter(|tag| **tag > last).collect();
+        tags.sort();
+        let is_cut = n < tags.len();
+        tags.truncate(n);
+        let body = json!({ "name": name, "tags": tags }).to_string();
+        let answer = Answer::ok("application/json", body);
+        match tags.last() {
+            Some(last) if is_cut => {
+                let link = format!("</v2/{name}/tags/list?n={n}&last={last}>; rel=\"next\"");
+                answer.header("Link", &link)
+            }
+            _ => answer,
+        }
+    }
+
+    fn referrers(&self, subject: &str) -> Answer {
+        let mut descriptors = Vec::new();
+        for (digest, manifest) in &self.manifests {
+            let Ok(document) = serde_json::from_slice::<Value>(&manifest.bytes) else {
+                continue;
+            };
+            if document["subject"]["digest"] == subject {
+                descriptors.push(json!({
+                    "mediaType": manifest.media_type, "digest": digest, "size": manifest.bytes.len(),
+                    "artifactType": document["artifactType"], "annotations": document["annotations"],
+                }));
+            }
+        }
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors });
+        Answer::ok(OCI_INDEX, index.to_string())
     }
 
     fn blob(&self, digest: &str, request: &Seen) -> Answer {

@@ -1,0 +1,319 @@
+//! Lists: the tags of a repository and what refers to a manifest, whole, for a short while; for longer while upstream
+//! is in trouble.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::freshness::{Freshness, TagRule, decide};
+use super::{Error, Outcome};
+use crate::clock::Clock;
+use crate::oci::{Digest, Namespace, Referrers, RepositoryName, TagList};
+use crate::single_flight::{Role, SingleFlight};
+use crate::upstream::{self, Repository};
+
+/// How many bytes of lists of one kind stay in memory: some hundred long ones. The longest, that of a repository with
+/// a tag for every build, takes some 10 MiB.
+const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What an entry weighs beside its list: its key, its times, its place in the map.
+const ENTRY_BYTES: usize = 512;
+
+/// How many lists are fetched at once: each may hold some 20 MiB in memory while it grows. Further ones wait in line.
+const FETCHES_MAX: usize = 16;
+
+/// How long upstream may be silent before a stale list is served and the check goes on behind: as long as for a tag.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// The same for a list that is known to take long, because it comes in many pages. The time-outs of clients are some
+/// ten seconds.
+const PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// For how long it is remembered that a repository is not there, so that a loop in some script does not ask upstream
+/// again each time.
+const MISSING_TTL: Duration = Duration::from_secs(2);
+
+/// How many repositories that are not there are remembered, at some hundred bytes each.
+const MISSING_MAX: u64 = 10_000;
+
+/// A list, and for how long it has been known that it is like that.
+#[derive(Debug, Clone)]
+pub struct Listed<L> {
+    /// The list.
+    pub list: Arc<L>,
+    /// Time since upstream said so last.
+    pub age: Duration,
+}
+
+/// Lists of both kinds. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Listings {
+    tags: Lists<TagList>,
+    referrers: Lists<Referrers>,
+}
+
+/// Lists of one kind. Cheap to clone.
+struct Lists<L> {
+    rule: TagRule,
+    clock: Clock,
+    hot: moka::sync::Cache<ListKey, Known<L>>,
+    /// When upstream said that there is no such thing.
+    missing: moka::sync::Cache<ListKey, SystemTime>,
+    /// How many may be fetched at once.
+    permits: Arc<Semaphore>,
+    /// Fetches under way.
+    fetches: SingleFlight<ListKey, Result<Fetched<L>, Error>>,
+}
+
+/// Which list is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ListKey {
+    namespace: Namespace,
+    repository: RepositoryName,
+    /// What the referrers refer to; nothing, where the tags are meant.
+    subject: Option<Digest>,
+}
+
+/// What is known of a list.
+#[derive(Debug)]
+struct Known<L> {
+    list: Arc<L>,
+    /// When upstream was asked for it.
+    checked: SystemTime,
+    /// How long upstream took.
+    took: Duration,
+}
+
+/// What came of asking upstream.
+#[derive(Debug)]
+struct Fetched<L> {
+    list: Arc<L>,
+    /// Whether somebody else had asked since this caller looked.
+    is_by_others: bool,
+}
+
+impl Listings {
+    pub(super) fn new(rule: TagRule, clock: Clock) -> Self {
+        let permits = Arc::new(Semaphore::new(FETCHES_MAX));
+        Self {
+            tags: Lists::new(TagList::weight, rule, clock.clone(), Arc::clone(&permits)),
+            referrers: Lists::new(Referrers::weight, rule, clock, permits),
+        }
+    }
+
+    pub(super) async fn tags(
+        &self,
+        source: Repository,
+    ) -> Result<(Outcome, Listed<TagList>), Error> {
+        let key = ListKey::new(&source, None);
+        self.tags.get(key, async move { source.tags().await }).await
+    }
+
+    pub(super) async fn referrers(
+        &self,
+        source: Repository,
+        subject: Digest,
+    ) -> Result<(Outcome, Listed<Referrers>), Error> {
+        let key = ListKey::new(&source, Some(subject));
+        let ask = async move { source.referrers(&subject).await };
+        self.referrers.get(key, ask).await
+    }
+}
+
+impl<L: Send + Sync + 'static> Lists<L> {
+    fn new(weight: fn(&L) -> usize, rule: TagRule, clock: Clock, permits: Arc<Semaphore>) -> Self {
+        let weigh = move |_: &ListKey, known: &Known<L>| {
+            u32::try_from(weight(&known.list) + ENTRY_BYTES).unwrap_or(u32::MAX)
+        };
+        let hot = moka::sync::Cache::builder()
+            .max_capacity(HOT_BYTES_MAX)
+            .weigher(weigh)
+            .build();
+        Self {
+            rule,
+            clock,
+            hot,
+            missing: moka::sync::Cache::new(MISSING_MAX),
+            permits,
+            fetches: SingleFlight::default(),
+        }
+    }
+
+    /// The list `key`. `ask` asks upstream for it, and is only begun where that is needed.
+    async fn get(
+        &self,
+        key: ListKey,
+        ask: impl Future<Output = Result<L, upstream::Error>> + Send + 'static,
+    ) -> Result<(Outcome, Listed<L>), Error> {
+        let now = self.clock.now();
+        let Some(known) = self.hot.get(&key) else {
+            if self.is_missing(&key, now) {
+                return Err(upstream::Error::NotFound.into());
+            }
+            return self.fetch(&key, None, ask).await;
+        };
+        let age = now.duration_since(known.checked).unwrap_or_default();
+        let listed = |age| Listed {
+            list: Arc::clone(&known.list),
+            age,
+        };
+        let by = match decide(known.checked, self.rule, now) {
+            Freshness::Fresh => return Ok((Outcome::Hit, listed(age))),
+            Freshness::Stale { by } => by,
+            Freshness::Expired => return self.fetch(&key, Some(known.checked), ask).await,
+        };
+        // Whether upstream fails or takes too long, there is something to serve meanwhile.
+        let stale = (Outcome::Stale { by }, listed(age));
+        let patience = (known.took * 2).clamp(PATIENCE, PATIENCE_MAX);
+        match timeout(patience, self.fetch(&key, Some(known.checked), ask)).await {
+            Ok(Err(error)) if error.is_trouble() => {
+                let ListKey {
+                    namespace,
+                    repository,
+                    ..
+                } = &key;
+                tracing::warn!(%namespace, %repository, %error, "serving a stale list");
+                Ok(stale)
+            }
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Ok(stale),
+        }
+    }
+
+    /// Asks upstream, once for everybody who wants to know. `known` is when what is known was asked for.
+    async fn fetch(
+        &self,
+        key: &ListKey,
+        known: Option<SystemTime>,
+        ask: impl Future<Output = Result<L, upstream::Error>> + Send + 'static,
+    ) -> Result<(Outcome, Listed<L>), Error> {
+        let task = || {
+            let (this, key) = (self.clone(), key.clone());
+            async move { this.ask(key, known, ask).await }
+        };
+        let (role, fetched) = self.fetches.run(key.clone(), task).await;
+        let Fetched { list, is_by_others } = fetched.map_err(|_| Error::Broken)??;
+        let outcome = Outcome::Miss {
+            collapsed: is_by_others || role == Role::Follower,
+            stored: true,
+        };
+        let age = Duration::ZERO;
+        Ok((outcome, Listed { list, age }))
+    }
+
+    async fn ask(
+        &self,
+        key: ListKey,
+        known: Option<SystemTime>,
+        ask: impl Future<Output = Result<L, upstream::Error>> + Send,
+    ) -> Result<Fetched<L>, Error> {
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.map_err(|_| Error::Broken)?;
+        // Somebody else's question may have ended since the look-up, and was not there to be joined any more.
+        let newer = self.hot.get(&key);
+        if let Some(newer) = newer.filter(|newer| Some(newer.checked) != known) {
+            return Ok(Fetched {
+                list: newer.list,
+                is_by_others: true,
+            });
+        }
+        // The age counts from when the question was asked (RFC 9111 section 4.2.3).
+        let (checked, started) = (self.clock.now(), Instant::now());
+        let list = match ask.await {
+            Ok(list) => Arc::new(list),
+            Err(error) => {
+                self.learn_failure(&key, &error, checked);
+                return Err(error.into());
+            }
+        };
+        let known = Known {
+            list: Arc::clone(&list),
+            checked,
+            took: started.elapsed(),
+        };
+        self.hot.insert(key, known);
+        Ok(Fetched {
+            list,
+            is_by_others: false,
+        })
+    }
+
+    /// Upstream took it back: an outage later must not bring it up again.
+    fn learn_failure(&self, key: &ListKey, error: &upstream::Error, asked: SystemTime) {
+        match error {
+            upstream::Error::NotFound => {
+                self.hot.invalidate(key);
+                self.missing.insert(key.clone(), asked);
+            }
+            upstream::Error::Denied(_) => self.hot.invalidate(key),
+            upstream::Error::RateLimited { .. }
+            | upstream::Error::Busy { .. }
+            | upstream::Error::Unavailable(_)
+            | upstream::Error::TimedOut(_)
+            | upstream::Error::TooLarge { .. }
+            | upstream::Error::Protocol(_)
+            | upstream::Error::Refused(_)
+            | upstream::Error::Loop => {}
+        }
+    }
+
+    /// Whether upstream said just now that there is no such thing.
+    fn is_missing(&self, key: &ListKey, now: SystemTime) -> bool {
+        let said = self.missing.get(key);
+        let age = said.and_then(|said| now.duration_since(said).ok());
+        age.is_some_and(|age| age < MISSING_TTL)
+    }
+}
+
+impl ListKey {
+    fn new(source: &Repository, subject: Option<Digest>) -> Self {
+        Self {
+            namespace: source.namespace().clone(),
+            repository: source.name().clone(),
+            subject,
+        }
+    }
+}
+
+// Derived, these would ask the same of the list, too.
+
+impl<L> Clone for Lists<L> {
+    fn clone(&self) -> Self {
+        Self {
+            rule: self.rule,
+            clock: self.clock.clone(),
+            hot: self.hot.clone(),
+            missing: self.missing.clone(),
+            permits: Arc::clone(&self.permits),
+            fetches: self.fetches.clone(),
+        }
+    }
+}
+
+impl<L> Clone for Known<L> {
+    fn clone(&self) -> Self {
+        Self {
+            list: Arc::clone(&self.list),
+            checked: self.checked,
+            took: self.took,
+        }
+    }
+}
+
+impl<L> Clone for Fetched<L> {
+    fn clone(&self) -> Self {
+        Self {
+            list: Arc::clone(&self.list),
+            is_by_others: self.is_by_others,
+        }
+    }
+}
+
+impl<L> fmt::Debug for Lists<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lists").finish_non_exhaustive()
+    }
+}
