@@ -5,13 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::freshness::{Freshness, TagRule, decide};
+use super::list_store::{ListKey, ListStore};
 use super::{Error, Outcome};
 use crate::clock::Clock;
-use crate::oci::{Digest, Namespace, Referrers, RepositoryName, TagList};
+use crate::oci::{Digest, Referrers, TagList};
 use crate::single_flight::{Role, SingleFlight};
 use crate::upstream::{self, Repository};
 
@@ -36,6 +39,10 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// again each time.
 const MISSING_TTL: Duration = Duration::from_secs(2);
 
+/// A list that upstream confirmed again within this time is not written again: after a restart it is merely that much
+/// older.
+const WRITTEN_AGAIN: Duration = Duration::from_mins(10);
+
 /// How many repositories that are not there are remembered, at some hundred bytes each.
 const MISSING_MAX: u64 = 10_000;
 
@@ -57,8 +64,11 @@ pub(super) struct Listings {
 
 /// Lists of one kind. Cheap to clone.
 struct Lists<L> {
+    store: ListStore,
     rule: TagRule,
     clock: Clock,
+    /// What a list takes of memory, in bytes.
+    weight: fn(&L) -> usize,
     hot: moka::sync::Cache<ListKey, Known<L>>,
     /// When upstream said that there is no such thing.
     missing: moka::sync::Cache<ListKey, SystemTime>,
@@ -66,15 +76,6 @@ struct Lists<L> {
     permits: Arc<Semaphore>,
     /// Fetches under way.
     fetches: SingleFlight<ListKey, Result<Fetched<L>, Error>>,
-}
-
-/// Which list is meant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ListKey {
-    namespace: Namespace,
-    repository: RepositoryName,
-    /// What the referrers refer to; nothing, where the tags are meant.
-    subject: Option<Digest>,
 }
 
 /// What is known of a list.
@@ -85,6 +86,8 @@ struct Known<L> {
     checked: SystemTime,
     /// How long upstream took.
     took: Duration,
+    /// When it had been asked for according to the disk.
+    on_disk: SystemTime,
 }
 
 /// What came of asking upstream.
@@ -96,11 +99,13 @@ struct Fetched<L> {
 }
 
 impl Listings {
-    pub(super) fn new(rule: TagRule, clock: Clock) -> Self {
+    /// Lists for which `rule` holds.
+    pub(super) fn new(store: ListStore, rule: TagRule, clock: Clock) -> Self {
         let permits = Arc::new(Semaphore::new(FETCHES_MAX));
+        let common = (store, rule, clock, permits);
         Self {
-            tags: Lists::new(TagList::weight, rule, clock.clone(), Arc::clone(&permits)),
-            referrers: Lists::new(Referrers::weight, rule, clock, permits),
+            tags: Lists::new(TagList::weight, common.clone()),
+            referrers: Lists::new(Referrers::weight, common),
         }
     }
 
@@ -123,8 +128,14 @@ impl Listings {
     }
 }
 
-impl<L: Send + Sync + 'static> Lists<L> {
-    fn new(weight: fn(&L) -> usize, rule: TagRule, clock: Clock, permits: Arc<Semaphore>) -> Self {
+impl<L> Lists<L>
+where
+    L: PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    fn new(
+        weight: fn(&L) -> usize,
+        (store, rule, clock, permits): (ListStore, TagRule, Clock, Arc<Semaphore>),
+    ) -> Self {
         let weigh = move |_: &ListKey, known: &Known<L>| {
             u32::try_from(weight(&known.list) + ENTRY_BYTES).unwrap_or(u32::MAX)
         };
@@ -133,8 +144,10 @@ impl<L: Send + Sync + 'static> Lists<L> {
             .weigher(weigh)
             .build();
         Self {
+            store,
             rule,
             clock,
+            weight,
             hot,
             missing: moka::sync::Cache::new(MISSING_MAX),
             permits,
@@ -149,10 +162,10 @@ impl<L: Send + Sync + 'static> Lists<L> {
         ask: impl Future<Output = Result<L, upstream::Error>> + Send + 'static,
     ) -> Result<(Outcome, Listed<L>), Error> {
         let now = self.clock.now();
-        let Some(known) = self.hot.get(&key) else {
-            if self.is_missing(&key, now) {
-                return Err(upstream::Error::NotFound.into());
-            }
+        if self.is_missing(&key, now) {
+            return Err(upstream::Error::NotFound.into());
+        }
+        let Some(known) = self.known(&key).await else {
             return self.fetch(&key, None, ask).await;
         };
         let age = now.duration_since(known.checked).unwrap_or_default();
@@ -181,6 +194,22 @@ impl<L: Send + Sync + 'static> Lists<L> {
             Ok(outcome) => outcome,
             Err(_elapsed) => Ok(stale),
         }
+    }
+
+    /// What is known of the list `key`.
+    async fn known(&self, key: &ListKey) -> Option<Known<L>> {
+        if let Some(known) = self.hot.get(key) {
+            return Some(known);
+        }
+        let (list, checked) = self.store.read(key).await?;
+        // Somebody may know better meanwhile.
+        let known = self.hot.entry_by_ref(key).or_insert_with(|| Known {
+            list: Arc::new(list),
+            checked,
+            took: Duration::ZERO,
+            on_disk: checked,
+        });
+        Some(known.into_value())
     }
 
     /// Asks upstream, once for everybody who wants to know. `known` is when what is known was asked for.
@@ -229,26 +258,46 @@ impl<L: Send + Sync + 'static> Lists<L> {
                 return Err(error.into());
             }
         };
-        let known = Known {
-            list: Arc::clone(&list),
-            checked,
-            took: started.elapsed(),
-        };
-        self.hot.insert(key, known);
+        self.keep(key, &list, checked, started.elapsed());
         Ok(Fetched {
             list,
             is_by_others: false,
         })
     }
 
+    fn keep(&self, key: ListKey, list: &Arc<L>, checked: SystemTime, took: Duration) {
+        let before = self.hot.get(&key);
+        let is_same = before.as_ref().is_some_and(|before| before.list == *list);
+        // A list that is asked for every minute need not go to disk every minute.
+        let on_disk = before.map(|before| before.on_disk).filter(|on_disk| {
+            let later = checked.duration_since(*on_disk);
+            is_same && later.is_ok_and(|later| later < WRITTEN_AGAIN)
+        });
+        let known = Known {
+            list: Arc::clone(list),
+            checked,
+            took,
+            on_disk: on_disk.unwrap_or(checked),
+        };
+        self.hot.insert(key.clone(), known);
+        if (self.weight)(list) > 0 {
+            if on_disk.is_none() {
+                self.store.keep(&key, list, checked);
+            }
+        } else if !is_same {
+            // Any number of digests can be made up to which nothing refers: no files for them.
+            self.store.forget(&key);
+        }
+    }
+
     /// Upstream took it back: an outage later must not bring it up again.
     fn learn_failure(&self, key: &ListKey, error: &upstream::Error, asked: SystemTime) {
         match error {
             upstream::Error::NotFound => {
-                self.hot.invalidate(key);
+                self.forget(key);
                 self.missing.insert(key.clone(), asked);
             }
-            upstream::Error::Denied(_) => self.hot.invalidate(key),
+            upstream::Error::Denied(_) => self.forget(key),
             upstream::Error::RateLimited { .. }
             | upstream::Error::Busy { .. }
             | upstream::Error::Unavailable(_)
@@ -260,6 +309,11 @@ impl<L: Send + Sync + 'static> Lists<L> {
         }
     }
 
+    fn forget(&self, key: &ListKey) {
+        self.store.forget(key);
+        self.hot.invalidate(key);
+    }
+
     /// Whether upstream said just now that there is no such thing.
     fn is_missing(&self, key: &ListKey, now: SystemTime) -> bool {
         let said = self.missing.get(key);
@@ -268,23 +322,15 @@ impl<L: Send + Sync + 'static> Lists<L> {
     }
 }
 
-impl ListKey {
-    fn new(source: &Repository, subject: Option<Digest>) -> Self {
-        Self {
-            namespace: source.namespace().clone(),
-            repository: source.name().clone(),
-            subject,
-        }
-    }
-}
-
 // Derived, these would ask the same of the list, too.
 
 impl<L> Clone for Lists<L> {
     fn clone(&self) -> Self {
         Self {
+            store: self.store.clone(),
             rule: self.rule,
             clock: self.clock.clone(),
+            weight: self.weight,
             hot: self.hot.clone(),
             missing: self.missing.clone(),
             permits: Arc::clone(&self.permits),
@@ -299,6 +345,7 @@ impl<L> Clone for Known<L> {
             list: Arc::clone(&self.list),
             checked: self.checked,
             took: self.took,
+            on_disk: self.on_disk,
         }
     }
 }

@@ -12,6 +12,7 @@ pub use manifests::TaggedManifest;
 mod shelf;
 pub use shelf::Manifest;
 
+mod list_store;
 mod listings;
 pub use listings::Listed;
 
@@ -35,6 +36,7 @@ use crate::upstream::{self, Repository};
 
 use behind::Behind;
 use blobs::Blobs;
+use list_store::ListStore;
 use listings::Listings;
 use manifests::Manifests;
 use shelf::Shelf;
@@ -83,7 +85,8 @@ impl Cache {
     pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
         let behind = Behind::default();
         let shelf = Shelf::new(storage.clone(), behind.clone(), metrics.clone());
-        let listings = Listings::new(tags.of_lists(), clock.clone());
+        let list_store = ListStore::new(storage.clone(), behind.clone(), metrics.clone());
+        let listings = Listings::new(list_store, tags.of_lists(), clock.clone());
         Self {
             listings,
             blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics.clone()),

@@ -298,7 +298,7 @@ impl Shelf {
 }
 
 /// What storage gave; a failure is told here and is otherwise nothing.
-fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> Option<T> {
+pub(super) fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> Option<T> {
     result
         .inspect_err(|error| {
             tracing::warn!(%error, cause = %error.cause, "storage is failing");

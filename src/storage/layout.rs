@@ -5,6 +5,7 @@
 //! v1/ingest/<hex>.<random>             growing, locked while in use
 //! v1/manifests/<2 hex>/<hex>.json      says that a blob is a manifest of a repository, and of which type
 //! v1/tags/<2 hex>/<hex>.json           what a tag pointed to, and when that was known
+//! v1/lists/<2 hex>/<hex>.json          which tags or referrers there were, and when that was known
 //! ```
 //!
 //! Every name is hex that was computed here, so nothing a client or an upstream wrote ever becomes a path. The
@@ -47,6 +48,10 @@ pub enum RecordKey<'a> {
     Manifest(&'a Namespace, &'a RepositoryName, &'a Digest),
     /// What a tag points to.
     Tag(&'a Namespace, &'a RepositoryName, &'a Tag),
+    /// Which tags a repository has.
+    TagList(&'a Namespace, &'a RepositoryName),
+    /// What refers to a manifest of a repository.
+    Referrers(&'a Namespace, &'a RepositoryName, &'a Digest),
 }
 
 /// Where a blob lies once it is verified.
@@ -77,6 +82,10 @@ pub(super) fn record(key: RecordKey<'_>) -> Place {
         }
         RecordKey::Tag(namespace, repository, tag) => {
             ("tags", format!("{namespace} {repository} {tag}"))
+        }
+        RecordKey::TagList(namespace, repository) => ("lists", format!("{namespace} {repository}")),
+        RecordKey::Referrers(namespace, repository, subject) => {
+            ("lists", format!("{namespace} {repository} {subject}"))
         }
     };
     let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();

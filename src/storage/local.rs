@@ -24,8 +24,8 @@ const DIRECTORY_MODE: u32 = 0o750;
 /// Files likewise; nothing here is ever executed.
 pub(super) const FILE_MODE: u32 = 0o640;
 
-/// Longest record that is read, in bytes. A tag record is some hundred.
-const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// Longest record that is read, in bytes. A tag record is some hundred, a list of a thousand tags some ten thousand.
+pub const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// Blobs by digest and records by key, in a directory. Cheap to clone.
 #[derive(Debug, Clone)]

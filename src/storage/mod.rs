@@ -7,7 +7,7 @@ mod layout;
 pub use layout::RecordKey;
 
 mod local;
-pub use local::{Local, OpenError, StoredBlob};
+pub use local::{Local, OpenError, RECORD_BYTES_MAX, StoredBlob};
 
 mod ingest;
 pub use ingest::Ingest;

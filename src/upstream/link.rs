@@ -33,24 +33,22 @@ fn links(line: &str) -> impl Iterator<Item = Link<'_>> {
     std::iter::from_fn(move || {
         let (_, from_target) = rest.split_once('<')?;
         let (target, after) = from_target.split_once('>')?;
-        let end = end_of_parameters(after);
-        let (parameters, next) = after.split_at_checked(end)?;
-        rest = next;
+        let parameters = outside_quotes(after, ',').next().unwrap_or_default();
+        rest = after.get(parameters.len()..).unwrap_or_default();
         Some(Link {
             target,
-            is_next: parameters.split(';').any(says_next),
+            is_next: outside_quotes(parameters, ';').any(says_next),
         })
     })
 }
 
-/// Where the parameters of a link end: at a comma outside of quotes, or at the end of the line.
-fn end_of_parameters(text: &str) -> usize {
+/// The parts of `text` between those `separator`s that stand outside of quotes.
+fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
-    text.find(|c| {
+    text.split(move |c| {
         is_quoted ^= c == '"';
-        c == ',' && !is_quoted
+        c == separator && !is_quoted
     })
-    .unwrap_or(text.len())
 }
 
 /// Whether a parameter is `rel`, and `next` is among the relations it names.

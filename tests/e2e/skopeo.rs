@@ -109,3 +109,24 @@ fn an_image_is_inspected_by_tag_and_by_digest() {
         );
     }
 }
+
+#[test]
+fn tags_are_listed_by_path_cold_and_with_the_upstream_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::start(directory.path());
+    let mirror = upstream.mirror(directory.path());
+    let oci = upstream.catalogue.oci.name.clone();
+    let (name, tag) = oci.split_once(':').unwrap();
+    let repository = format!("docker://{}/{EXAMPLE}/{name}", mirror.host());
+    let list = || {
+        let printed = run(command("skopeo")
+            .args(["list-tags", "--tls-verify=false"])
+            .arg(&repository));
+        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let tags = printed["Tags"].as_array().unwrap();
+        assert!(tags.contains(&tag.into()), "{printed}");
+    };
+    list();
+    upstream.stop();
+    list();
+}

@@ -26,6 +26,7 @@ mod registries;
 
 mod freshness;
 mod headers;
+mod listings;
 
 mod restart;
 mod shutdown;

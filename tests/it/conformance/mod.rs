@@ -11,6 +11,10 @@ mod manifests_refused;
 mod blobs;
 mod ranges;
 
+mod tags_list;
+
+mod referrers;
+
 mod conditional;
 
 mod accept;

@@ -15,6 +15,7 @@ mod self_hosted;
 
 mod challenges;
 mod digests;
+mod lists;
 mod ranges;
 
 use crate::harness::content::Image;

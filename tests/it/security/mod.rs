@@ -12,5 +12,6 @@ mod redirects;
 mod tokens;
 
 mod hostile_upstream;
+mod lists;
 
 mod traces;
