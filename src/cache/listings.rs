@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -54,6 +56,9 @@ pub struct Listed<L> {
     /// Time since upstream said so last.
     pub age: Duration,
 }
+
+/// A question to upstream under way. Boxed, because it is large, and most callers ask none.
+type Asking<L> = BoxFuture<'static, Result<L, upstream::Error>>;
 
 /// Lists of both kinds. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -114,7 +119,8 @@ impl Listings {
         source: Repository,
     ) -> Result<(Outcome, Listed<TagList>), Error> {
         let key = ListKey::new(&source, None);
-        self.tags.get(key, async move { source.tags().await }).await
+        let ask = move || async move { source.tags().await }.boxed();
+        self.tags.get(key, ask).await
     }
 
     pub(super) async fn referrers(
@@ -123,7 +129,7 @@ impl Listings {
         subject: Digest,
     ) -> Result<(Outcome, Listed<Referrers>), Error> {
         let key = ListKey::new(&source, Some(subject));
-        let ask = async move { source.referrers(&subject).await };
+        let ask = move || async move { source.referrers(&subject).await }.boxed();
         self.referrers.get(key, ask).await
     }
 }
@@ -155,19 +161,20 @@ where
         }
     }
 
-    /// The list `key`. `ask` asks upstream for it, and is only begun where that is needed.
+    /// The list `key`. `ask` asks upstream for it, where that is needed.
     async fn get(
         &self,
         key: ListKey,
-        ask: impl Future<Output = Result<L, upstream::Error>> + Send + 'static,
+        ask: impl FnOnce() -> Asking<L> + Send + 'static,
     ) -> Result<(Outcome, Listed<L>), Error> {
-        let now = self.clock.now();
-        if self.is_missing(&key, now) {
+        if self.is_missing(&key) {
             return Err(upstream::Error::NotFound.into());
         }
         let Some(known) = self.known(&key).await else {
             return self.fetch(&key, None, ask).await;
         };
+        // Not before: what somebody else fetched meanwhile would come from the future.
+        let now = self.clock.now();
         let age = now.duration_since(known.checked).unwrap_or_default();
         let listed = |age| Listed {
             list: Arc::clone(&known.list),
@@ -217,7 +224,7 @@ where
         &self,
         key: &ListKey,
         known: Option<SystemTime>,
-        ask: impl Future<Output = Result<L, upstream::Error>> + Send + 'static,
+        ask: impl FnOnce() -> Asking<L> + Send + 'static,
     ) -> Result<(Outcome, Listed<L>), Error> {
         let task = || {
             let (this, key) = (self.clone(), key.clone());
@@ -237,7 +244,7 @@ where
         &self,
         key: ListKey,
         known: Option<SystemTime>,
-        ask: impl Future<Output = Result<L, upstream::Error>> + Send,
+        ask: impl FnOnce() -> Asking<L>,
     ) -> Result<Fetched<L>, Error> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.map_err(|_| Error::Broken)?;
@@ -251,22 +258,22 @@ where
         }
         // The age counts from when the question was asked (RFC 9111 section 4.2.3).
         let (checked, started) = (self.clock.now(), Instant::now());
-        let list = match ask.await {
+        let list = match ask().await {
             Ok(list) => Arc::new(list),
             Err(error) => {
                 self.learn_failure(&key, &error, checked);
                 return Err(error.into());
             }
         };
-        self.keep(key, &list, checked, started.elapsed());
+        self.keep(&key, &list, checked, started.elapsed());
         Ok(Fetched {
             list,
             is_by_others: false,
         })
     }
 
-    fn keep(&self, key: ListKey, list: &Arc<L>, checked: SystemTime, took: Duration) {
-        let before = self.hot.get(&key);
+    fn keep(&self, key: &ListKey, list: &Arc<L>, checked: SystemTime, took: Duration) {
+        let before = self.hot.get(key);
         let is_same = before.as_ref().is_some_and(|before| before.list == *list);
         // A list that is asked for every minute need not go to disk every minute.
         let on_disk = before.map(|before| before.on_disk).filter(|on_disk| {
@@ -282,11 +289,11 @@ where
         self.hot.insert(key.clone(), known);
         if (self.weight)(list) > 0 {
             if on_disk.is_none() {
-                self.store.keep(&key, list, checked);
+                self.store.keep(key, list, checked);
             }
         } else if !is_same {
             // Any number of digests can be made up to which nothing refers: no files for them.
-            self.store.forget(&key);
+            self.store.forget(key);
         }
     }
 
@@ -315,9 +322,9 @@ where
     }
 
     /// Whether upstream said just now that there is no such thing.
-    fn is_missing(&self, key: &ListKey, now: SystemTime) -> bool {
+    fn is_missing(&self, key: &ListKey) -> bool {
         let said = self.missing.get(key);
-        let age = said.and_then(|said| now.duration_since(said).ok());
+        let age = said.and_then(|said| self.clock.now().duration_since(said).ok());
         age.is_some_and(|age| age < MISSING_TTL)
     }
 }

@@ -63,11 +63,12 @@ impl Repository {
                 outcome => return outcome,
             }
         }
-        match failures.worst() {
+        let worst = failures.worst();
+        if matches!(worst, Error::NotFound) {
             // Nothing refers to what is not there (distribution-spec: an empty list, and no 404).
-            Error::NotFound => Ok(Referrers::default()),
-            error => Err(error),
+            return Ok(Referrers::default());
         }
+        Err(worst)
     }
 }
 
@@ -129,13 +130,7 @@ impl<'a> Pages<'a> {
         let next = link::next_query(headers).map(str::to_owned);
         let follows = next.is_some() && next != self.query;
         self.query = next;
-        let page = body::whole(answer.response, self.bytes_left).await;
-        let page = page.map_err(|error| match error {
-            Error::TooLarge { .. } => Error::TooLarge {
-                bytes_max: LIST_BYTES_MAX,
-            },
-            error => error,
-        })?;
+        let page = body::whole(answer.response, self.bytes_left).await?;
         self.bytes_left = self.bytes_left.saturating_sub(page.len() as u64);
         Ok((page, follows))
     }
@@ -149,8 +144,7 @@ impl Session<'_> {
                 return Ok(tags);
             }
         }
-        let reason = "a list whose next page is not there";
-        Err(Error::Protocol(reason.to_owned()))
+        Err(page_missing())
     }
 
     /// Walks over all pages. None where one that should follow is missing: zot does not know where to go on when the tag
@@ -205,14 +199,10 @@ impl Session<'_> {
                 return Ok(None);
             }
             if answer.status() != StatusCode::OK {
-                return match self.verdict(answer).await {
-                    // It had a first page.
-                    Error::NotFound => {
-                        let reason = "a list whose next page is not there";
-                        Err(Error::Protocol(reason.to_owned()))
-                    }
-                    error => Err(error),
-                };
+                let verdict = self.verdict(answer).await;
+                // It had a first page.
+                let is_missing = matches!(verdict, Error::NotFound);
+                return Err(if is_missing { page_missing() } else { verdict });
             }
             let (page, follows) = pages.read(answer).await?;
             let page = Referrers::parse_page(&page).map_err(|error| is_no_list(&error))?;
@@ -272,6 +262,10 @@ fn is_index(answer: &Answer) -> bool {
     let content_type = answer::text(answer.response.headers(), &CONTENT_TYPE).unwrap_or_default();
     let media_type = content_type.parse::<MediaType>();
     media_type.is_ok_and(|media_type| media_type.as_str() == INDEX_MEDIA_TYPE)
+}
+
+fn page_missing() -> Error {
+    Error::Protocol("a list whose next page is not there".to_owned())
 }
 
 fn is_no_list(error: &ListError) -> Error {
