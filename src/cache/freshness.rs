@@ -19,10 +19,6 @@ pub struct TagPolicy {
     pub stale_if_error: Duration,
 }
 
-/// For how long a list of tags or referrers is fresh. A list is asked for by people and by jobs that look for something
-/// new, in bursts: long enough that a burst costs one list, short enough that a signature is seen soon after it was made.
-const LIST_TTL: Duration = Duration::from_mins(1);
-
 /// The rule that holds for one tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagRule {
@@ -60,16 +56,6 @@ impl TagPolicy {
         };
         TagRule {
             ttl,
-            stale_if_error: self.stale_if_error,
-        }
-    }
-
-    /// The rule that holds for lists of tags and of referrers: they are believed for a short while, and never for longer
-    /// than a tag.
-    pub fn of_lists(&self) -> TagRule {
-        let ttl = if self.cache { self.ttl } else { Duration::ZERO };
-        TagRule {
-            ttl: ttl.min(LIST_TTL),
             stale_if_error: self.stale_if_error,
         }
     }
@@ -163,22 +149,5 @@ mod tests {
         assert_eq!(ttl(&default, "v1"), TTL);
         assert_eq!(ttl(&policy(true, None), "latest"), TTL);
         assert_eq!(ttl(&policy(false, None), "v1"), Duration::ZERO);
-    }
-
-    #[test]
-    fn lists_are_never_believed_for_longer_than_tags() {
-        let ttl = |cache, ttl| {
-            let policy = TagPolicy {
-                cache,
-                ignore: None,
-                ttl,
-                stale_if_error: WINDOW,
-            };
-            assert_eq!(policy.of_lists().stale_if_error, WINDOW);
-            policy.of_lists().ttl
-        };
-        assert_eq!(ttl(true, TTL), LIST_TTL);
-        assert_eq!(ttl(true, Duration::from_secs(5)), Duration::from_secs(5));
-        assert_eq!(ttl(false, TTL), Duration::ZERO);
     }
 }

@@ -12,13 +12,17 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::freshness::{Freshness, TagRule, decide};
+use super::freshness::{Freshness, TagPolicy, TagRule, decide};
 use super::list_store::{ListKey, ListStore};
 use super::{Error, Outcome};
 use crate::clock::Clock;
 use crate::oci::{Digest, Referrers, TagList};
 use crate::single_flight::{Role, SingleFlight};
 use crate::upstream::{self, Repository};
+
+/// For how long a list is fresh. A list is asked for by people and by jobs that look for something new, in bursts: long
+/// enough that a burst costs one list, short enough that a signature is seen soon after it was made.
+const LIST_TTL: Duration = Duration::from_mins(1);
 
 /// How many bytes of lists of one kind stay in memory: some hundred long ones. The longest, that of a repository with
 /// a tag for every build, takes some 10 MiB.
@@ -104,10 +108,10 @@ struct Fetched<L> {
 }
 
 impl Listings {
-    /// Lists for which `rule` holds.
-    pub(super) fn new(store: ListStore, rule: TagRule, clock: Clock) -> Self {
+    /// Lists that are believed for a short while, and never for longer than `tags` says of a tag.
+    pub(super) fn new(store: ListStore, tags: &TagPolicy, clock: Clock) -> Self {
         let permits = Arc::new(Semaphore::new(FETCHES_MAX));
-        let common = (store, rule, clock, permits);
+        let common = (store, rule_of_lists(tags), clock, permits);
         Self {
             tags: Lists::new(TagList::weight, common.clone()),
             referrers: Lists::new(Referrers::weight, common),
@@ -326,6 +330,15 @@ where
         let said = self.missing.get(key);
         let age = said.and_then(|said| self.clock.now().duration_since(said).ok());
         age.is_some_and(|age| age < MISSING_TTL)
+    }
+}
+
+/// What the operator says of tags, as it holds for lists.
+fn rule_of_lists(tags: &TagPolicy) -> TagRule {
+    let ttl = if tags.cache { tags.ttl } else { Duration::ZERO };
+    TagRule {
+        ttl: ttl.min(LIST_TTL),
+        stale_if_error: tags.stale_if_error,
     }
 }
 

@@ -86,7 +86,7 @@ impl Cache {
         let behind = Behind::default();
         let shelf = Shelf::new(storage.clone(), behind.clone(), metrics.clone());
         let list_store = ListStore::new(storage.clone(), behind.clone(), metrics.clone());
-        let listings = Listings::new(list_store, tags.of_lists(), clock.clone());
+        let listings = Listings::new(list_store, &tags, clock.clone());
         Self {
             listings,
             blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics.clone()),
