@@ -15,7 +15,9 @@ use tokio::sync::watch;
 #[error("the task that others waited for panicked")]
 pub struct Panicked;
 
-type Flights<K, V> = Arc<Mutex<HashMap<K, watch::Receiver<Option<Result<V, Panicked>>>>>>;
+type Landing<V> = watch::Receiver<Option<Result<V, Panicked>>>;
+
+type Flights<K, V> = Arc<Mutex<HashMap<K, Landing<V>>>>;
 
 /// Tasks under way, by key.
 pub struct SingleFlight<K, V> {
@@ -53,6 +55,48 @@ pub enum Role {
     Follower,
 }
 
+/// A task under way, or ended. Dropping it leaves the task running.
+pub struct Flight<V> {
+    role: Role,
+    landing: Landing<V>,
+}
+
+impl<V> Clone for Flight<V> {
+    fn clone(&self) -> Self {
+        Self {
+            role: self.role,
+            landing: self.landing.clone(),
+        }
+    }
+}
+
+impl<V> fmt::Debug for Flight<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").finish_non_exhaustive()
+    }
+}
+
+impl<V: Clone> Flight<V> {
+    /// Whether whoever holds this started the task.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Waits for the value.
+    ///
+    /// Cancel-safe: dropping the returned future leaves the task running for whoever else waits, or for the cache.
+    ///
+    /// # Errors
+    /// [`Panicked`] when the task panicked.
+    pub async fn landed(mut self) -> Result<V, Panicked> {
+        match self.landing.wait_for(Option::is_some).await {
+            Ok(value) => value.clone().unwrap_or(Err(Panicked)),
+            // The sender went without a value: the runtime is shutting down.
+            Err(_) => Err(Panicked),
+        }
+    }
+}
+
 impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
@@ -68,31 +112,32 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (role, mut receiver) = self.join(key, make);
-        let value = match receiver.wait_for(Option::is_some).await {
-            Ok(value) => value.clone().unwrap_or(Err(Panicked)),
-            // The sender went without a value: the runtime is shutting down.
-            Err(_) => Err(Panicked),
-        };
-        (role, value)
+        let flight = self.start(key, make);
+        (flight.role(), flight.landed().await)
     }
 
-    fn join<F>(
-        &self,
-        key: K,
-        make: impl FnOnce() -> F,
-    ) -> (Role, watch::Receiver<Option<Result<V, Panicked>>>)
+    /// The task of `key`, where one is under way.
+    pub fn find(&self, key: &K) -> Option<Flight<V>> {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let landing = flights.get(key)?.clone();
+        let role = Role::Follower;
+        Some(Flight { role, landing })
+    }
+
+    /// The task of `key`, starting `make()` when none is under way. It runs whether or not anybody waits for it.
+    pub fn start<F>(&self, key: K, make: impl FnOnce() -> F) -> Flight<V>
     where
         F: Future<Output = V> + Send + 'static,
     {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(receiver) = flights.get(&key) {
-            return (Role::Follower, receiver.clone());
+        if let Some(landing) = flights.get(&key).cloned() {
+            let role = Role::Follower;
+            return Flight { role, landing };
         }
         // Before the key is taken, so that it is free again should this panic.
         let task = make();
-        let (sender, receiver) = watch::channel(None);
-        flights.insert(key.clone(), receiver.clone());
+        let (sender, landing) = watch::channel(None);
+        flights.insert(key.clone(), landing.clone());
         let flights = Arc::clone(&self.flights);
         #[expect(
             clippy::disallowed_methods,
@@ -110,7 +155,8 @@ where
                 .remove(&key);
             sender.send_replace(Some(value));
         });
-        (Role::Leader, receiver)
+        let role = Role::Leader;
+        Flight { role, landing }
     }
 }
 
@@ -143,6 +189,26 @@ mod tests {
         gate.notify_one();
         assert_eq!(last.await, (Role::Follower, Ok(7)));
         assert_eq!(starts.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_task_runs_without_anybody_waiting() {
+        let flights = SingleFlight::<&str, u32>::default();
+        assert!(flights.find(&"key").is_none());
+        let gate = Arc::new(Notify::new());
+        let held = Arc::clone(&gate);
+        let flight = flights.start("key", || async move {
+            held.notified().await;
+            7
+        });
+        assert_eq!(flight.role(), Role::Leader);
+        let found = flights.find(&"key").expect("it is under way");
+        assert_eq!(found.role(), Role::Follower);
+        gate.notify_one();
+        assert_eq!(found.landed().await, Ok(7));
+        assert!(flights.find(&"key").is_none());
+        // Whoever held on to it still learns what came of it.
+        assert_eq!(flight.landed().await, Ok(7));
     }
 
     #[tokio::test]

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::freshness::{Freshness, TagPolicy, TagRule, decide};
+use super::freshness::{Early, Freshness, Lifetime, TagPolicy, TagTerms, decide};
 use super::list_store::{ListKey, ListStore};
-use super::{Error, Outcome};
+use super::{Error, Outcome, WhyStale};
 use crate::clock::Clock;
 use crate::oci::{Digest, Referrers, TagList};
 use crate::single_flight::{Role, SingleFlight};
@@ -74,7 +74,7 @@ pub(super) struct Listings {
 /// Lists of one kind. Cheap to clone.
 struct Lists<L> {
     store: ListStore,
-    rule: TagRule,
+    terms: TagTerms,
     clock: Clock,
     /// What a list takes of memory, in bytes.
     weight: fn(&L) -> usize,
@@ -111,7 +111,7 @@ impl Listings {
     /// Lists that are believed for a short while, and never for longer than `tags` says of a tag.
     pub(super) fn new(store: ListStore, tags: &TagPolicy, clock: Clock) -> Self {
         let permits = Arc::new(Semaphore::new(FETCHES_MAX));
-        let common = (store, rule_of_lists(tags), clock, permits);
+        let common = (store, terms_of_lists(tags), clock, permits);
         Self {
             tags: Lists::new(TagList::weight, common.clone()),
             referrers: Lists::new(Referrers::weight, common),
@@ -144,7 +144,7 @@ where
 {
     fn new(
         weight: fn(&L) -> usize,
-        (store, rule, clock, permits): (ListStore, TagRule, Clock, Arc<Semaphore>),
+        (store, terms, clock, permits): (ListStore, TagTerms, Clock, Arc<Semaphore>),
     ) -> Self {
         let weigh = move |_: &ListKey, known: &Known<L>| {
             u32::try_from(weight(&known.list) + ENTRY_BYTES).unwrap_or(u32::MAX)
@@ -155,7 +155,7 @@ where
             .build();
         Self {
             store,
-            rule,
+            terms,
             clock,
             weight,
             hot,
@@ -184,13 +184,14 @@ where
             list: Arc::clone(&known.list),
             age,
         };
-        let by = match decide(known.checked, self.rule, now) {
+        // Lists live too shortly to be spread.
+        let by = match decide(known.checked, &self.terms, Early::NOT, now) {
             Freshness::Fresh => return Ok((Outcome::Hit, listed(age))),
-            Freshness::Stale { by } => by,
+            Freshness::StaleWhileRevalidate { by } | Freshness::Revalidate { by } => by,
             Freshness::Expired => return self.fetch(&key, Some(known.checked), ask).await,
         };
         // Whether upstream fails or takes too long, there is something to serve meanwhile.
-        let stale = (Outcome::Stale { by }, listed(age));
+        let stale = |why| Ok((Outcome::Stale { by, why }, listed(age)));
         let patience = (known.took * 2).clamp(PATIENCE, PATIENCE_MAX);
         match timeout(patience, self.fetch(&key, Some(known.checked), ask)).await {
             Ok(Err(error)) if error.is_trouble() => {
@@ -200,10 +201,10 @@ where
                     ..
                 } = &key;
                 tracing::warn!(%namespace, %repository, %error, "serving a stale list");
-                Ok(stale)
+                stale(WhyStale::OnError)
             }
             Ok(outcome) => outcome,
-            Err(_elapsed) => Ok(stale),
+            Err(_elapsed) => stale(WhyStale::WhileRevalidating),
         }
     }
 
@@ -334,11 +335,16 @@ where
 }
 
 /// What the operator says of tags, as it holds for lists.
-fn rule_of_lists(tags: &TagPolicy) -> TagRule {
-    let ttl = if tags.cache { tags.ttl } else { Duration::ZERO };
-    TagRule {
-        ttl: ttl.min(LIST_TTL),
-        stale_if_error: tags.stale_if_error,
+fn terms_of_lists(tags: &TagPolicy) -> TagTerms {
+    let general = tags.in_general();
+    let ttl = match general.lifetime {
+        Lifetime::Limited(ttl) => ttl.min(LIST_TTL),
+        Lifetime::Immutable => LIST_TTL,
+    };
+    TagTerms {
+        lifetime: Lifetime::Limited(ttl),
+        stale_while_revalidate: Duration::ZERO,
+        ..general
     }
 }
 
@@ -348,7 +354,7 @@ impl<L> Clone for Lists<L> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
-            rule: self.rule,
+            terms: self.terms,
             clock: self.clock.clone(),
             weight: self.weight,
             hot: self.hot.clone(),

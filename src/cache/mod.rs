@@ -1,15 +1,20 @@
 //! What to serve, and from where. The only module that knows both storage and upstream.
 
 mod outcome;
-pub use outcome::{BypassReason, Outcome};
+pub use outcome::{BypassReason, Outcome, WhyStale};
 
 mod freshness;
-pub use freshness::TagPolicy;
+pub use freshness::{Lifetime, OnRefusal, TagPolicy, TagRule, TagTerms};
 
+mod tags;
+pub use tags::TaggedManifest;
+
+mod absent;
 mod manifests;
-pub use manifests::TaggedManifest;
+mod verify;
 
 mod shelf;
+mod tag_record;
 pub use shelf::Manifest;
 
 mod list_store;
@@ -40,6 +45,7 @@ use list_store::ListStore;
 use listings::Listings;
 use manifests::Manifests;
 use shelf::Shelf;
+use tags::Tags;
 
 /// Why there is nothing to serve.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,6 +83,7 @@ pub struct Cache {
     blobs: Blobs,
     manifests: Manifests,
     listings: Listings,
+    tags: Tags,
     behind: Behind,
 }
 
@@ -87,10 +94,12 @@ impl Cache {
         let shelf = Shelf::new(storage.clone(), behind.clone(), metrics.clone());
         let list_store = ListStore::new(storage.clone(), behind.clone(), metrics.clone());
         let listings = Listings::new(list_store, &tags, clock.clone());
+        let manifests = Manifests::new(shelf.clone(), clock.clone(), metrics.clone());
         Self {
             listings,
-            blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics.clone()),
-            manifests: Manifests::new(shelf, tags, clock, metrics),
+            blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics),
+            tags: Tags::new(manifests.clone(), shelf, tags, clock, behind.clone()),
+            manifests,
             behind,
         }
     }
@@ -135,10 +144,10 @@ impl Cache {
         source: Repository,
         digest: Digest,
     ) -> Result<(Outcome, Arc<Manifest>), Error> {
-        self.manifests.by_digest(source, digest).await
+        self.manifests.get(source, digest).await
     }
 
-    /// The manifest `tag` points to, fresh, or stale while upstream is in trouble.
+    /// The manifest `tag` points to, fresh, or stale as far as the operator allows.
     ///
     /// Cancel-safe: a fetch that was started goes on.
     ///
@@ -149,7 +158,7 @@ impl Cache {
         source: Repository,
         tag: Tag,
     ) -> Result<(Outcome, TaggedManifest), Error> {
-        self.manifests.by_tag(source, tag).await
+        self.tags.get(source, tag).await
     }
 
     /// All tags of a repository, fresh, or stale while upstream is in trouble.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::single_flight::Role;
+
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -17,13 +19,24 @@ pub enum Outcome {
     },
     /// From the cache, after upstream said that it still holds.
     Revalidated,
-    /// From the cache, although upstream could not say whether it still holds.
+    /// From the cache, without upstream having said that it still holds.
     Stale {
         /// For how long it has not been fresh any more.
         by: Duration,
+        /// Why that will do.
+        why: WhyStale,
     },
     /// From upstream, past the cache.
     Bypass(BypassReason),
+}
+
+/// Why something was served that was not fresh, in the words of RFC 5861.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyStale {
+    /// Upstream is being asked, and whoever asked does not wait for it.
+    WhileRevalidating,
+    /// Upstream gave no answer that counts.
+    OnError,
 }
 
 /// Why the cache was left out.
@@ -34,6 +47,14 @@ pub enum BypassReason {
 }
 
 impl Outcome {
+    /// From upstream, into the cache, by a task that one caller started and others joined.
+    pub(super) fn fetched(role: Role) -> Self {
+        Self::Miss {
+            collapsed: role == Role::Follower,
+            stored: true,
+        }
+    }
+
     /// The word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,7 +93,13 @@ impl fmt::Display for Outcome {
             }
             Self::Revalidated => f.write_str("fwd=stale; fwd-status=200; detail=revalidated"),
             // Section 2.5: a negative ttl says that the response is stale, and by how much.
-            Self::Stale { by } => write!(f, "hit; ttl=-{}; detail=stale", by.as_secs()),
+            Self::Stale { by, why } => {
+                let why = match why {
+                    WhyStale::WhileRevalidating => "stale-while-revalidate",
+                    WhyStale::OnError => "stale-if-error",
+                };
+                write!(f, "hit; ttl=-{}; detail={why}", by.as_secs())
+            }
             Self::Bypass(BypassReason::StorageFailed) => {
                 f.write_str("fwd=bypass; detail=storage-failed")
             }
@@ -105,8 +132,9 @@ mod tests {
         check(
             Outcome::Stale {
                 by: Duration::from_secs(90),
+                why: WhyStale::OnError,
             },
-            "entrepot; hit; ttl=-90; detail=stale",
+            "entrepot; hit; ttl=-90; detail=stale-if-error",
         );
     }
 }

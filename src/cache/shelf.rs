@@ -10,8 +10,9 @@ use tokio::task::spawn_blocking;
 
 use super::behind::Behind;
 use super::pending::Pending;
+use super::tag_record::{TagKey, TagRecord};
 use crate::metrics::Metrics;
-use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, Tag, described_blobs};
+use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, described_blobs};
 use crate::storage::{self, Local, RecordKey};
 use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
 
@@ -39,47 +40,6 @@ pub struct Manifest {
 /// A tag that upstream confirmed again within this time is not written again: after a restart it is merely checked that
 /// much earlier.
 const CONFIRMED_AGAIN: Duration = Duration::from_mins(1);
-
-/// Which tag is meant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct TagKey {
-    pub(super) namespace: Namespace,
-    pub(super) repository: RepositoryName,
-    pub(super) tag: Tag,
-}
-
-/// What a tag pointed to, and when that was known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TagRecord {
-    /// The manifest.
-    pub(super) descriptor: Descriptor,
-    /// When upstream confirmed it last.
-    pub(super) checked: SystemTime,
-    /// When it had been confirmed according to the disk.
-    on_disk: SystemTime,
-}
-
-impl TagRecord {
-    /// What upstream said just now.
-    pub(super) fn new(descriptor: Descriptor, checked: SystemTime) -> Self {
-        Self {
-            descriptor,
-            checked,
-            on_disk: checked,
-        }
-    }
-}
-
-/// A tag record on disk. It says what it is about, because the file name does not.
-#[derive(Debug, Serialize, Deserialize)]
-struct TagFile {
-    namespace: Namespace,
-    repository: RepositoryName,
-    tag: Tag,
-    manifest: Descriptor,
-    /// When upstream confirmed it last, in seconds since 1970.
-    checked: u64,
-}
 
 /// Says on disk that a blob is a manifest, and of which type.
 #[derive(Debug, Serialize, Deserialize)]
@@ -122,20 +82,6 @@ impl ManifestKey {
 
     fn record(&self) -> RecordKey<'_> {
         RecordKey::Manifest(&self.namespace, &self.repository, &self.digest)
-    }
-}
-
-impl TagKey {
-    pub(super) fn new(source: &Repository, tag: Tag) -> Self {
-        Self {
-            namespace: source.namespace().clone(),
-            repository: source.name().clone(),
-            tag,
-        }
-    }
-
-    fn record(&self) -> RecordKey<'_> {
-        RecordKey::Tag(&self.namespace, &self.repository, &self.tag)
     }
 }
 
@@ -226,7 +172,7 @@ impl Shelf {
         let content = self
             .storage(move |storage| storage.record(wanted.record()))
             .await??;
-        let record = TagFile::parse(&content, key)?;
+        let record = TagRecord::parse(&content, key)?;
         if let Some(pending) = self.pending.get(key) {
             // Somebody knows better meanwhile.
             return pending;
@@ -235,21 +181,31 @@ impl Shelf {
         Some(record)
     }
 
-    /// Keeps what is known of a tag.
-    pub(super) fn keep_tag(&self, key: &TagKey, mut record: TagRecord) {
+    /// Keeps that upstream said at `confirmed` that a tag points to `manifest`. Gives the record that was there before.
+    pub(super) fn keep_tag(
+        &self,
+        key: &TagKey,
+        manifest: &Descriptor,
+        confirmed: SystemTime,
+    ) -> Option<TagRecord> {
+        let before = self.hot_tag(key);
+        let mut record = match &before {
+            Some(before) => before.followed_by(manifest, confirmed),
+            None => TagRecord::new(manifest.clone(), confirmed),
+        };
         // A tag that is checked at every pull need not go to disk at every pull.
-        let on_disk = self.hot_tag(key).filter(|known| {
-            let later = record.checked.duration_since(known.on_disk);
-            known.descriptor == record.descriptor
-                && later.is_ok_and(|later| later < CONFIRMED_AGAIN)
+        let on_disk = before.as_ref().filter(|before| {
+            let later = confirmed.duration_since(before.on_disk);
+            before.manifest == record.manifest && later.is_ok_and(|later| later < CONFIRMED_AGAIN)
         });
-        if let Some(known) = on_disk {
-            record.on_disk = known.on_disk;
+        if let Some(before) = on_disk {
+            record.on_disk = before.on_disk;
             self.tags.insert(key.clone(), record);
         } else {
             self.tags.insert(key.clone(), record.clone());
             self.put_tag(key, Some(record));
         }
+        before
     }
 
     /// Forgets a tag.
@@ -262,10 +218,7 @@ impl Shelf {
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
         self.pending.set(key.clone(), record, move |key, record| {
             let written = match record {
-                Some(record) => {
-                    let file = TagFile::new(key, record);
-                    storage.write_record(key.record(), &json(&file))
-                }
+                Some(record) => storage.write_record(key.record(), &record.to_json(key)),
                 None => storage.remove_record(key.record()),
             };
             told(written, &metrics);
@@ -358,83 +311,4 @@ fn store(storage: &Local, key: &ManifestKey, manifest: &Manifest) -> Result<(), 
 fn json<T: Serialize>(record: &T) -> Vec<u8> {
     // Records are strings and numbers, which always serialise; an empty record reads as none.
     serde_json::to_vec(record).unwrap_or_default()
-}
-
-impl TagFile {
-    fn new(key: &TagKey, record: &TagRecord) -> Self {
-        let TagKey {
-            namespace,
-            repository,
-            tag,
-        } = key.clone();
-        let seconds = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs()
-        };
-        Self {
-            namespace,
-            repository,
-            tag,
-            manifest: record.descriptor.clone(),
-            checked: seconds(record.checked),
-        }
-    }
-
-    /// The record in `content`, if it is one, and about `key`. A damaged record is a miss.
-    fn parse(content: &[u8], key: &TagKey) -> Option<TagRecord> {
-        let file: Self = serde_json::from_slice(content).ok()?;
-        let about = TagKey {
-            namespace: file.namespace,
-            repository: file.repository,
-            tag: file.tag,
-        };
-        let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        (about == *key).then_some(TagRecord::new(file.manifest, time(file.checked)?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oci::Algorithm;
-
-    fn key(tag: &str) -> TagKey {
-        TagKey {
-            namespace: "docker.io".parse().expect("a namespace"),
-            repository: "library/nginx".parse().expect("a name"),
-            tag: tag.parse().expect("a tag"),
-        }
-    }
-
-    fn record() -> TagRecord {
-        let digest = Digest::of(Algorithm::Sha256, b"x");
-        let media_type = "application/json".parse().expect("a media type");
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let descriptor = Descriptor {
-            media_type,
-            digest,
-            size: 1,
-        };
-        TagRecord::new(descriptor, at(2_000))
-    }
-
-    #[test]
-    fn a_tag_record_comes_back_as_it_was() {
-        let content = json(&TagFile::new(&key("v1"), &record()));
-        assert_eq!(TagFile::parse(&content, &key("v1")), Some(record()));
-    }
-
-    #[test]
-    fn a_record_about_another_tag_or_a_damaged_one_is_a_miss() {
-        let content = json(&TagFile::new(&key("v1"), &record()));
-        assert_eq!(TagFile::parse(&content, &key("v2")), None);
-        for cut in 0..content.len() {
-            assert_eq!(TagFile::parse(&content[..cut], &key("v1")), None);
-        }
-        let endless = String::from_utf8(content)
-            .expect("text")
-            .replace("2000", &u64::MAX.to_string());
-        assert_eq!(TagFile::parse(endless.as_bytes(), &key("v1")), None);
-    }
 }

@@ -1,5 +1,6 @@
 //! Lays flag, variable and file over each other, and holds what counts against its rule.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -9,10 +10,11 @@ use super::outside::{CONFIG_YAML, Outside};
 use super::problem::{Findings, Place, Problem};
 use super::raw::{RawConfig, RawListen, RawManifests};
 use super::reader::Source;
-use super::upstreams::Upstreams;
+use super::upstreams::{self, Upstreams};
 use super::written::Written;
-use super::{Config, Listen, Log, value};
-use crate::cache::TagPolicy;
+use super::{Config, Listen, Log, tags, value};
+use crate::cache::{TagPolicy, TagRule};
+use crate::oci::Namespace;
 use crate::upstream::{self, Credentials, Proxies};
 
 // What counts where nobody says anything, as an operator would write it; `docs/configuration.md` repeats it.
@@ -24,15 +26,6 @@ const ADDRESS: &str = "[::]:3000";
 /// Where a request goes that names no registry: where Docker sends it.
 const DEFAULT_UPSTREAM: &str = "docker.io";
 const UNKNOWN_NAMESPACES: &str = "public";
-const CACHE_MANIFESTS: &str = "yes";
-/// The one tag that everybody expects to move.
-const IGNORE: &str = "latest";
-/// How long a tag is answered without asking upstream whether it moved. A quarter of an hour is what a new release
-/// can wait for, and it keeps the questions of a whole fleet down to four an hour.
-const MANIFEST_TTL: &str = "15m";
-/// How long after that a tag is still answered while upstream is in trouble: longer than any outage, and any long
-/// week-end.
-const MANIFEST_STALE_IF_ERROR: &str = "7d";
 const LOG_LEVEL: &str = "info";
 const LOG_FORMAT: &str = "text";
 
@@ -58,7 +51,6 @@ impl Check<'_> {
             CACHE_DIRECTORY,
             value::path,
         );
-        let tags = self.tags(raw.manifests);
         let log = self.log();
         let upstreams = Upstreams::check(
             raw.upstreams,
@@ -84,7 +76,12 @@ impl Check<'_> {
         );
         let in_credentials_file = self.credentials_file(raw.credentials_file, &upstreams);
         let default_upstream = default_upstream.map(|name| upstreams.canonical(&name));
-        let (upstreams, mut credentials) = upstreams.into_parts();
+        let upstreams::Parts {
+            configured,
+            mut credentials,
+            tags,
+        } = upstreams.into_parts();
+        let tags = self.tags(raw.manifests, tags);
         credentials.extend(in_credentials_file);
         let credentials = Credentials::new(credentials::unique(credentials, self.findings));
         Some(Config {
@@ -92,7 +89,7 @@ impl Check<'_> {
             upstream: upstream::Config {
                 default_upstream: default_upstream?,
                 unknown_namespaces: unknown_namespaces?,
-                upstreams,
+                upstreams: configured,
                 credentials,
                 proxies: self.proxies(),
             },
@@ -177,36 +174,28 @@ impl Check<'_> {
         self.findings.parse(address, value::address)
     }
 
-    fn tags(&self, raw: RawManifests) -> Option<TagPolicy> {
+    fn tags(
+        &self,
+        raw: RawManifests,
+        upstreams: HashMap<Namespace, Vec<TagRule>>,
+    ) -> Option<TagPolicy> {
         let Outside { arguments, .. } = self.outside;
-        let cache = self.findings.setting(
-            self.outside.layers(
-                "--cache-manifests",
-                arguments.cache_manifests.as_ref(),
-                raw.cache,
-            ),
-            CACHE_MANIFESTS,
-            value::boolean,
+        let cache = self.outside.layers(
+            "--cache-manifests",
+            arguments.cache_manifests.as_ref(),
+            raw.cache,
         );
-        let ignore = self.findings.setting(
-            self.outside
-                .layers("--ignore", arguments.ignore.as_ref(), raw.ignore),
-            IGNORE,
-            value::ignore,
-        );
-        let ttl = self
-            .findings
-            .setting([None, None, raw.ttl], MANIFEST_TTL, value::duration);
-        let stale_if_error = self.findings.setting(
-            [None, None, raw.stale_if_error],
-            MANIFEST_STALE_IF_ERROR,
-            value::duration,
-        );
+        let ignore = self
+            .outside
+            .layers("--ignore", arguments.ignore.as_ref(), raw.ignore);
+        let everywhere = tags::rules(&raw.tags, self.findings);
+        let shorthands = tags::shorthands(cache, ignore, self.findings);
+        let usual = raw.terms.usual(self.findings);
         Some(TagPolicy {
-            cache: cache?,
-            ignore: ignore?,
-            ttl: ttl?,
-            stale_if_error: stale_if_error?,
+            upstreams,
+            everywhere,
+            shorthands: shorthands?,
+            usual: usual?,
         })
     }
 

@@ -28,6 +28,7 @@ mod raw;
 mod reader;
 
 mod credentials;
+mod tags;
 mod upstreams;
 mod value;
 mod written;

@@ -3,6 +3,7 @@
 use super::credentials::RawCredential;
 use super::problem::Place;
 use super::reader::Section;
+use super::tags::{RawTagRule, RawTerms};
 use super::written::Written;
 
 /// The file as it was written.
@@ -35,8 +36,9 @@ pub(super) struct RawCache {
 pub(super) struct RawManifests {
     pub(super) cache: Option<Written>,
     pub(super) ignore: Option<Written>,
-    pub(super) ttl: Option<Written>,
-    pub(super) stale_if_error: Option<Written>,
+    /// What holds for a tag where no rule says otherwise.
+    pub(super) terms: RawTerms,
+    pub(super) tags: Vec<RawTagRule>,
 }
 
 /// One key of `upstreams` and what it holds.
@@ -47,6 +49,7 @@ pub(super) struct RawUpstream {
     pub(super) ca: Option<Written>,
     pub(super) credentials: Option<RawCredential>,
     pub(super) realms: Vec<Written>,
+    pub(super) tags: Vec<RawTagRule>,
 }
 
 impl RawConfig {
@@ -90,8 +93,8 @@ impl RawManifests {
         Self {
             cache: manifests.text("cache"),
             ignore: manifests.text("ignore"),
-            ttl: manifests.text("ttl"),
-            stale_if_error: manifests.text("stale_if_error"),
+            terms: RawTerms::read(manifests),
+            tags: RawTagRule::read_all(manifests),
         }
     }
 }
@@ -105,6 +108,7 @@ impl RawUpstream {
             ca: upstream.path("ca"),
             credentials: upstream.section("credentials", RawCredential::read),
             realms: upstream.texts("realms").unwrap_or_default(),
+            tags: RawTagRule::read_all(upstream),
         }
     }
 }

@@ -12,8 +12,9 @@ use super::credentials::PlacedEntry;
 use super::file::read_bytes;
 use super::problem::{Findings, Place, Rule};
 use super::raw::RawUpstream;
-use super::value;
 use super::written::Written;
+use super::{tags, value};
+use crate::cache::TagRule;
 use crate::oci::Namespace;
 use crate::upstream::{self, CredentialEntry, UpstreamConfig};
 
@@ -24,6 +25,17 @@ pub(super) struct Upstreams {
     names: HashMap<Namespace, (Place, Namespace)>,
     /// The credentials that stand beside them.
     credentials: Vec<PlacedEntry>,
+    /// Their rules for tags.
+    tags: HashMap<Namespace, Vec<TagRule>>,
+}
+
+/// What is said of upstreams, by whom it is for.
+pub(super) struct Parts {
+    pub(super) configured: Vec<UpstreamConfig>,
+    /// The credentials that were written beside them.
+    pub(super) credentials: Vec<PlacedEntry>,
+    /// Their rules for tags.
+    pub(super) tags: HashMap<Namespace, Vec<TagRule>>,
 }
 
 impl Upstreams {
@@ -38,6 +50,7 @@ impl Upstreams {
             configured: Vec::new(),
             names: HashMap::new(),
             credentials: Vec::new(),
+            tags: HashMap::new(),
         };
         let mut aliases = Vec::new();
         for raw in in_file {
@@ -59,9 +72,13 @@ impl Upstreams {
         }
     }
 
-    /// The upstreams, and the credentials that were written beside them.
-    pub(super) fn into_parts(self) -> (Vec<UpstreamConfig>, Vec<PlacedEntry>) {
-        (self.configured, self.credentials)
+    /// What there is, without the names.
+    pub(super) fn into_parts(self) -> Parts {
+        Parts {
+            configured: self.configured,
+            credentials: self.credentials,
+            tags: self.tags,
+        }
     }
 
     /// Adds an upstream of the file, and gives its aliases.
@@ -90,6 +107,7 @@ impl Upstreams {
             .credentials
             .as_ref()
             .map(|raw| (raw.place(), findings.keep(raw.check())));
+        let tags = tags::rules(&raw.tags, findings);
         let Some(namespace) = findings.parse(&raw.name, value::namespace) else {
             return Vec::new();
         };
@@ -117,6 +135,7 @@ impl Upstreams {
                 },
             });
         }
+        self.tags.insert(namespace.clone(), tags);
         self.configured.push(UpstreamConfig {
             endpoints,
             namespace: namespace.clone(),

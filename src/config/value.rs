@@ -10,7 +10,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::LogFormat;
 use super::problem::Rule;
-use crate::oci::Namespace;
+use crate::cache::OnRefusal;
+use crate::oci::{Namespace, PatternError, RepositoryPattern};
 use crate::upstream::UnknownNamespaces;
 
 /// Longest duration: a hundred years. It means "for ever" to everybody, and can be added to any date.
@@ -91,13 +92,32 @@ pub(super) fn ignore(text: &str) -> Result<Option<Regex>, Rule> {
     if text.is_empty() {
         return Ok(None);
     }
-    Regex::new(text).map(Some).map_err(|error| {
+    expression(text).map(Some)
+}
+
+/// An expression that is looked for anywhere in a text.
+pub(super) fn expression(text: &str) -> Result<Regex, Rule> {
+    Regex::new(text).map_err(|error| {
         // The last line says what is wrong; those above draw the expression, which may hold what was filled in.
         let message = error.to_string();
         let reason = message.lines().last().unwrap_or_default();
         let reason = reason.strip_prefix("error: ").unwrap_or(reason);
         format!("must be a regular expression: {reason}").into()
     })
+}
+
+pub(super) fn repository_pattern(text: &str) -> Result<RepositoryPattern, Rule> {
+    text.parse().map_err(|error: PatternError| {
+        format!("must be a pattern of repositories, such as library/* or team/**: {error}").into()
+    })
+}
+
+pub(super) fn on_refusal(text: &str) -> Result<OnRefusal, Rule> {
+    match text {
+        "deny" => Ok(OnRefusal::Deny),
+        "serve" => Ok(OnRefusal::Serve),
+        _ => Err("must be deny or serve".into()),
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Rule> {

@@ -9,6 +9,9 @@ pub use namespace::{Namespace, NamespaceError};
 mod name;
 pub use name::{NameError, RepositoryName};
 
+mod repository_pattern;
+pub use repository_pattern::{PatternError, RepositoryPattern, RepositoryPatterns};
+
 mod reference;
 pub use reference::{Reference, ReferenceError, Tag};
 

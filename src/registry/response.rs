@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 
 use super::error::{Answer, Error};
 use super::route::RouteError;
-use crate::cache::{BlobReader, Outcome};
+use crate::cache::{BlobReader, Outcome, WhyStale};
 use crate::http::{Body, Rejection};
 use crate::oci::{ErrorBody, Namespace};
 
@@ -52,11 +52,15 @@ impl Builder {
     /// How the answer came about.
     pub(super) fn outcome(self, outcome: Outcome) -> Self {
         let mut this = self.text(CACHE_STATUS, &outcome.to_string());
-        if let Outcome::Stale { by } = outcome {
+        if let Outcome::Stale { by, why } = outcome {
             // RFC 7234 section 5.5 is history, but distribution-spec "Warnings" brought the header back, with code
             // 299 and agent `-`, and clients print it.
+            let why = match why {
+                WhyStale::WhileRevalidating => "is being asked whether this still holds",
+                WhyStale::OnError => "could not confirm this",
+            };
             let warning = format!(
-                "299 - \"served stale: the upstream registry could not confirm this for {} s\"",
+                "299 - \"served stale, for {} s: the upstream registry {why}\"",
                 by.as_secs()
             );
             this = this.text(WARNING, &warning);

@@ -30,11 +30,11 @@ fn every_key_is_documented() {
 zzzz: 1
 listen: [{ address: '[::]:1', zzzz: 1 }]
 cache: { zzzz: 1 }
-manifests: { zzzz: 1 }
-upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 } } }
+manifests: { zzzz: 1, tags: [{ zzzz: 1 }] }
+upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 }, tags: [{ zzzz: 1 }] } }
 ";
     let found = problems(load_yaml(probe, "", &[]));
-    assert_eq!(found.len(), 6, "{found:#?}");
+    assert_eq!(found.len(), 8, "{found:#?}");
     for problem in found {
         let (place, known) = problem
             .split_once("zzzz: is not a known key; known here: ")
@@ -42,7 +42,9 @@ upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 } } 
         let (_, path) = place.rsplit_once(": ").expect("a place");
         let path = path
             .replace("[0]", "[]")
-            .replace("upstreams.a.", "upstreams.<name>.");
+            .replace("upstreams.a.", "upstreams.<name>.")
+            // The rules are the same in both places.
+            .replace("upstreams.<name>.tags[].", "manifests.tags[].");
         for key in known.split(", ") {
             let key = format!("`{path}{key}`");
             assert!(DOCUMENTATION.contains(&key), "{key}");

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use super::*;
+use crate::cache::{Lifetime, OnRefusal, TagTerms};
 use crate::upstream::UnknownNamespaces;
 
 #[test]
@@ -23,13 +22,19 @@ fn without_a_word_every_public_registry_is_mirrored_on_port_3000() {
         UnknownNamespaces::Public
     );
     assert!(config.upstream.upstreams.is_empty());
-    assert!(config.tags.cache);
-    assert_eq!(
-        config.tags.ignore.as_ref().map(Regex::as_str),
-        Some("latest")
-    );
-    assert_eq!(config.tags.ttl, Duration::from_mins(15));
-    assert_eq!(config.tags.stale_if_error, Duration::from_hours(7 * 24));
+    let usual = TagTerms {
+        lifetime: Lifetime::Limited(Duration::from_mins(15)),
+        stale_while_revalidate: Duration::ZERO,
+        stale_if_error: Duration::from_hours(7 * 24),
+        on_not_found: OnRefusal::Deny,
+        on_unauthorized: OnRefusal::Deny,
+    };
+    assert_eq!(terms(&config, "docker.io/library/nginx:v1"), usual);
+    let ignored = TagTerms {
+        lifetime: Lifetime::Limited(Duration::ZERO),
+        ..usual
+    };
+    assert_eq!(terms(&config, "docker.io/library/nginx:latest"), ignored);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(config.warnings.is_empty());
 }
@@ -87,12 +92,15 @@ fn a_flag_counts_before_its_variable_and_that_before_the_file() {
             ("ENTREPOT_CACHE_MANIFESTS", "no"),
             "manifests: {cache: yes}",
         ),
-        |config| config.tags.cache,
+        |config| terms(config, "h/app:v1").lifetime != Lifetime::Limited(Duration::ZERO),
         [true, false, true],
     );
     check(
         ("-i a", ("ENTREPOT_IGNORE", ""), "manifests: {ignore: c}"),
-        |config| config.tags.ignore.as_ref().map(ToString::to_string),
+        |config| {
+            let rule = config.tags.shorthands.first();
+            rule.and_then(|rule| Some(rule.tags.as_ref()?.to_string()))
+        },
         [Some("a".to_owned()), None, Some("c".to_owned())],
     );
     check(
@@ -235,6 +243,12 @@ fn proxies_are_those_of_the_environment() {
 fn yaml_may_be_json() {
     let config =
         Config::from_yaml(r#"{"manifests": {"cache": false, "ttl": "1h"}}"#).expect("well-formed");
-    assert!(!config.tags.cache);
-    assert_eq!(config.tags.ttl, Duration::from_hours(1));
+    assert_eq!(
+        terms(&config, "h/app:v1").lifetime,
+        Lifetime::Limited(Duration::ZERO)
+    );
+    assert_eq!(
+        config.tags.usual.lifetime,
+        Lifetime::Limited(Duration::from_hours(1))
+    );
 }

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use super::*;
+use crate::cache::TagTerms;
 use crate::oci::Namespace;
 
 mod credentials;
 mod documentation;
 mod layers;
 mod problems;
+mod tags;
 mod upstreams;
 
 /// The flags in `arguments`, parted by spaces; `''` is an empty one.
@@ -67,4 +69,15 @@ impl Files {
 
 fn namespace(text: &str) -> Namespace {
     text.parse().expect("a namespace")
+}
+
+/// What holds for a tag, as in `ghcr.io/org/app:v1`.
+fn terms(config: &Config, image: &str) -> TagTerms {
+    let (name, tag) = image.rsplit_once(':').expect("a tag");
+    let (registry, repository) = name.split_once('/').expect("a registry");
+    config.tags.terms(
+        &namespace(registry),
+        &repository.parse().expect("a name"),
+        &tag.parse().expect("a tag"),
+    )
 }
