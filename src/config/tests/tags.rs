@@ -75,11 +75,11 @@ upstreams:
 ";
     let found = problems(load_yaml(yaml, "", &[]));
     let expected = [
-        "2:28: manifests.tags[0].match: \"(\" must be a regular expression",
-        "2:47: manifests.tags[0].on_not_found: \"perhaps\" must be deny or serve",
-        "6:25: upstreams.h.tags[0].repositories[0]: \"Team/*\" must be a pattern of repositories",
-        "6:41: upstreams.h.tags[0].ttl: \"5\" must be a time with its unit",
-        "6:55: upstreams.h.tags[0].immutable: \"1\" must be yes, no, true or false",
+        "2:30: manifests.tags[0].match: \"(\" must be a regular expression",
+        "2:49: manifests.tags[0].on_not_found: \"perhaps\" must be deny or serve",
+        "6:26: upstreams.h.tags[0].repositories[0]: \"Team/*\" must be a pattern of repositories",
+        "6:42: upstreams.h.tags[0].ttl: \"5\" must be a time with its unit",
+        "6:56: upstreams.h.tags[0].immutable: \"1\" must be yes, no, true or false",
         "7:9: upstreams.h.tags[1]: says `immutable` and `ttl`",
         "7:36: upstreams.h.tags[1].expires: is not a known key",
     ];

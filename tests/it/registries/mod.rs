@@ -10,6 +10,7 @@ mod ghcr;
 mod google;
 mod kubernetes;
 mod microsoft;
+mod missing;
 mod quay;
 mod self_hosted;
 
