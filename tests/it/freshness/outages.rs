@@ -155,7 +155,7 @@ async fn a_registry_that_fails_now_and_then_fails_no_pull_of_a_known_tag() {
     world.upstream.rule(move |_: &Seen| {
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let status = [500, 502, 503][turn % 3];
-        (turn % 4 == 0).then(|| Answer::status(status))
+        turn.is_multiple_of(4).then(|| Answer::status(status))
     });
     for _ in 0..40 {
         let answer = world.mirror.get(TAG).await;
