@@ -145,8 +145,9 @@ impl Tags {
         let key = TagKey::new(&source, tag);
         let terms = self.policy.terms(&key.namespace, &key.repository, &key.tag);
         let question = Question { source, key, terms };
-        let Some(known) = self.known(&question).await else {
-            let fetch = self.fetch(&question, None);
+        let record = self.shelf.tag(&question.key).await;
+        let Some(known) = self.known(&question, record.as_ref()).await else {
+            let fetch = self.fetch(&question, record);
             let role = fetch.role();
             return landed(fetch).await.map(|fetched| fetched.answer(role));
         };
@@ -165,7 +166,6 @@ impl Tags {
                     Ok((role, refreshed)) => Ok(refreshed.answer(role)),
                     Err(Unanswered::Silent) => stale(by, WhyStale::WhileRevalidating),
                     Err(Unanswered::Failed(error)) if question.bears(&error) => {
-                        question.warn(&known.record, &error, now);
                         stale(by, WhyStale::OnError)
                     }
                     Err(Unanswered::Failed(error)) => Err(error),
@@ -178,9 +178,9 @@ impl Tags {
         }
     }
 
-    /// What is known of the tag, where the manifest is here, too.
-    async fn known(&self, question: &Question) -> Option<Known> {
-        let record = self.shelf.tag(&question.key).await?;
+    /// What `record` says of the tag, where the manifest is here, too.
+    async fn known(&self, question: &Question, record: Option<&TagRecord>) -> Option<Known> {
+        let record = record?.clone();
         let key = ManifestKey::new(&question.source, record.manifest.digest);
         let manifest = self.shelf.manifest(&key).await?;
         Some(Known { record, manifest })
@@ -229,18 +229,20 @@ impl Tags {
             let (this, question) = (self.clone(), question.clone());
             async move {
                 let _under_way = this.behind.under_way();
-                let checked = this.ask_head(&question, record).await;
-                this.forget_what_was_taken_back(&question, checked.as_ref().err());
+                let checked = this.ask_head(&question, &record).await;
+                if let Err(error) = &checked {
+                    this.failed(&question, Some(&record), error);
+                }
                 checked
             }
         })
     }
 
-    async fn ask_head(&self, question: &Question, record: TagRecord) -> Result<Checked, Error> {
+    async fn ask_head(&self, question: &Question, record: &TagRecord) -> Result<Checked, Error> {
         let Question { source, key, .. } = question;
         // The age counts from when the question was asked (RFC 9111 section 4.2.3).
         let asked = self.clock.now();
-        if let Some(refreshed) = self.asked_by_others(question, Some(&record)).await {
+        if let Some(refreshed) = self.asked_by_others(question, Some(record)).await {
             return Ok(Checked::Settled(refreshed));
         }
         let head = self.manifests.head(source, &question.reference()).await?;
@@ -250,14 +252,14 @@ impl Tags {
             return Ok(Checked::Settled(fetched));
         };
         let Some(manifest) = self.shelf.manifest(&ManifestKey::new(source, digest)).await else {
-            return Ok(Checked::Moved(self.fetch(question, Some(record))));
+            return Ok(Checked::Moved(self.fetch(question, Some(record.clone()))));
         };
         self.keep(key, &manifest, asked);
         let how = How::Confirmed;
         Ok(Checked::Settled(Refreshed { manifest, how }))
     }
 
-    /// The fetch of a tag of which `known` is known, and nothing newer.
+    /// The fetch of a tag of which no more than `known` is known.
     fn fetch(
         &self,
         question: &Question,
@@ -271,7 +273,9 @@ impl Tags {
                     return Ok(refreshed);
                 }
                 let fetched = this.ask_get(&question).await;
-                this.forget_what_was_taken_back(&question, fetched.as_ref().err());
+                if let Err(error) = &fetched {
+                    this.failed(&question, known.as_ref(), error);
+                }
                 fetched
             }
         })
@@ -318,11 +322,19 @@ impl Tags {
         }
     }
 
-    /// After an error that is upstream's last word: an outage later must not bring the tag up again.
-    fn forget_what_was_taken_back(&self, question: &Question, error: Option<&Error>) {
-        let is_refusal = error.and_then(|error| question.on_refusal(error));
-        if is_refusal == Some(OnRefusal::Deny) {
-            self.shelf.forget_tag(&question.key);
+    /// What follows from an error, once for everybody who waits for it or does not.
+    fn failed(&self, question: &Question, known: Option<&TagRecord>, error: &Error) {
+        let Question { source, key, .. } = question;
+        if question.on_refusal(error) == Some(OnRefusal::Deny) {
+            // It is upstream's last word: an outage later must not bring the tag up again.
+            self.shelf.forget_tag(key);
+        }
+        if let Some(record) = known {
+            let now = self.clock.now();
+            tracing::warn!(
+                %source, tag = %key.tag, %error, age_s = record.age(now).as_secs(),
+                held_s = record.held_for(now).as_secs(), "a known tag could not be confirmed"
+            );
         }
     }
 }
@@ -349,13 +361,6 @@ impl Question {
             Some(on_refusal) => on_refusal == OnRefusal::Serve,
             None => error.is_trouble(),
         }
-    }
-
-    fn warn(&self, record: &TagRecord, error: &Error, now: SystemTime) {
-        tracing::warn!(
-            source = %self.source, tag = %self.key.tag, %error, age_s = record.age(now).as_secs(),
-            held_s = record.held_for(now).as_secs(), "serving a stale tag"
-        );
     }
 }
 
