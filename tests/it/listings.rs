@@ -111,7 +111,7 @@ async fn is_stale(world: &World, target: &str) {
     assert!(warning.starts_with("299 - \"served stale"), "{warning}");
     let status = answer.header("Cache-Status").expect("a status");
     assert!(
-        status.starts_with("entrepot; hit; ttl=-") && status.ends_with("detail=stale"),
+        status.starts_with("entrepot; hit; ttl=-") && status.ends_with("detail=stale-if-error"),
         "{status}"
     );
     assert_eq!(length(answer), 1);
