@@ -10,7 +10,7 @@ use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
 use crate::harness::process::{Daemon, command, daemon_with_own_mounts, outcome, run};
 use crate::harness::unpacked;
-use crate::harness::upstream::Upstream;
+use crate::harness::upstream::{HUB, Upstream};
 
 /// A Docker Engine with an empty store and a containerd of its own.
 struct Docker {
@@ -139,4 +139,27 @@ fn any_registry_comes_by_path_cold_and_with_the_upstream_stopped() {
     pull();
     upstream.stop();
     pull();
+}
+
+#[test]
+fn tags_that_are_asked_for_every_time_are_pulled_again_with_the_upstream_in_any_trouble() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::start(directory.path());
+    let mirror = upstream.mirror_that_asks_every_time(directory.path());
+    let catalogue = upstream.catalogue.clone();
+    let pull = || {
+        let docker = with_mirror(&mirror);
+        for tagged in [&catalogue.oci, &catalogue.docker] {
+            docker.pull(&tagged.name, &tagged.image.digest, &tagged.image);
+        }
+    };
+    pull();
+    upstream.stop();
+    pull();
+    let refusal = upstream.refuse(503);
+    pull();
+    refusal.answer(429);
+    pull();
+    pull();
+    assert!(mirror.leaves_alone(HUB), "{}", mirror.log());
 }

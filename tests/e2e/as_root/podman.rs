@@ -147,3 +147,28 @@ fn an_image_that_is_not_there_is_reported_as_unknown() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("unknown"), "{message}");
 }
+
+#[test]
+fn tags_that_are_asked_for_every_time_are_pulled_again_with_the_upstream_in_any_trouble() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::start(directory.path());
+    let mirror = upstream.mirror_that_asks_every_time(directory.path());
+    let catalogue = upstream.catalogue.clone();
+    let pull = || {
+        let podman = Podman::new(&mirror);
+        let prefix = format!("{}/{EXAMPLE}", mirror.host());
+        for tagged in [&catalogue.oci, &catalogue.docker] {
+            let name = format!("{prefix}/{}", tagged.name);
+            podman.pull(&name, &tagged.image.digest, &tagged.image);
+        }
+    };
+    pull();
+    upstream.stop();
+    pull();
+    let refusal = upstream.refuse(503);
+    pull();
+    refusal.answer(429);
+    pull();
+    pull();
+    assert!(mirror.leaves_alone(EXAMPLE), "{}", mirror.log());
+}

@@ -119,6 +119,12 @@ impl Mirror {
         run(command("curl").args(["--silent", "--fail", &format!("{}/metrics", self.url())]))
     }
 
+    /// Whether it leaves the upstream `namespace` alone, for whatever trouble that is in.
+    pub(crate) fn leaves_alone(&self, namespace: &str) -> bool {
+        let open = format!("entrepot_upstream_breakers_open{{upstream=\"{namespace}\"}} 1\n");
+        self.metrics().contains(&open)
+    }
+
     /// How often storage has failed.
     pub(crate) fn storage_errors(&self) -> u64 {
         let metrics = self.metrics();

@@ -4,6 +4,7 @@ pub(crate) mod process;
 
 pub(crate) mod certificates;
 pub(crate) mod digest;
+pub(crate) mod refusal;
 pub(crate) mod registry;
 
 pub(crate) mod catalogue;

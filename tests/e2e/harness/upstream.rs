@@ -5,6 +5,7 @@ use std::path::Path;
 use super::catalogue::{Catalogue, stored};
 use super::certificates::Certificates;
 use super::mirror::Mirror;
+use super::refusal::Refusal;
 use super::registry::{Asked, Audience, Registry};
 
 /// A namespace that only exists in tests: RFC 6761 reserves `.test`, so no request can leave for it.
@@ -65,6 +66,19 @@ impl Upstream {
     /// A mirror with its cache below `directory` that knows both namespaces.
     pub(crate) fn mirror(&self, directory: &Path) -> Mirror {
         Mirror::start(directory, &self.flags())
+    }
+
+    /// A mirror with its cache below `directory` that asks upstream for every tag every time.
+    pub(crate) fn mirror_that_asks_every_time(&self, directory: &Path) -> Mirror {
+        let mut flags = self.flags();
+        flags.push("--cache-manifests=no".to_owned());
+        Mirror::start(directory, &flags)
+    }
+
+    /// Puts something that answers `status` to everything where both registries were, which have been stopped.
+    pub(crate) fn refuse(&self, status: u16) -> Refusal {
+        let ports = [self.example.port(), self.hub.port()];
+        Refusal::start(&ports, &self.certificates, status)
     }
 
     /// Stops both registries and returns all they were ever asked.
