@@ -37,6 +37,8 @@ pub enum WhyStale {
     WhileRevalidating,
     /// Upstream gave no answer that counts.
     OnError,
+    /// Upstream is about to give no more, and what is left is kept for what is not here at all.
+    SparingQuota,
 }
 
 /// Why the cache was left out.
@@ -97,6 +99,7 @@ impl fmt::Display for Outcome {
                 let why = match why {
                     WhyStale::WhileRevalidating => "stale-while-revalidate",
                     WhyStale::OnError => "stale-if-error",
+                    WhyStale::SparingQuota => "sparing-quota",
                 };
                 write!(f, "hit; ttl=-{}; detail={why}", by.as_secs())
             }

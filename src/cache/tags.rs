@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use super::behind::Behind;
-use super::freshness::{self, Freshness, OnRefusal, Spread, TagPolicy, TagTerms};
+use super::freshness::{self, Freshness, Lifetime, OnRefusal, Spread, TagPolicy, TagTerms};
 use super::manifests::Manifests;
 use super::shelf::{Manifest, ManifestKey, Shelf};
 use super::tag_record::{TagKey, TagRecord};
@@ -23,6 +23,10 @@ use crate::upstream::{self, Repository, Silence};
 /// How long a check of a tag may be silent before a stale copy is served and the check goes on behind. Somebody is
 /// waiting in front of a terminal.
 const REVALIDATION_PATIENCE: Duration = Duration::from_millis(800);
+
+/// How many times longer a tag is served without a check while upstream is about to give no more: what is left is kept
+/// for what is not here at all.
+const SLOWED_DOWN: u32 = 4;
 
 /// A manifest, and for how long it has been known that its tag points to it.
 #[derive(Debug, Clone)]
@@ -159,6 +163,9 @@ impl Tags {
             Freshness::StaleWhileRevalidate { by } => {
                 self.check_behind(&question, &known);
                 stale(by, WhyStale::WhileRevalidating)
+            }
+            Freshness::Revalidate { by } if question.spares_quota(by) => {
+                stale(by, WhyStale::SparingQuota)
             }
             Freshness::Revalidate { by } => {
                 let patience = Some(REVALIDATION_PATIENCE);
@@ -352,6 +359,17 @@ impl Question {
             Error::Upstream(_) | Error::WrongDigest { .. } | Error::Manifest(_) | Error::Broken => {
                 None
             }
+        }
+    }
+
+    /// Whether a tag that has not been fresh for `by` is served unchecked to spare what upstream still gives. Never so
+    /// for tags that are to be checked every time, whose lifetime is zero.
+    fn spares_quota(&self, by: Duration) -> bool {
+        match self.terms.lifetime {
+            Lifetime::Limited(ttl) => {
+                by < ttl.saturating_mul(SLOWED_DOWN - 1) && self.source.is_short_of_quota()
+            }
+            Lifetime::Immutable => false,
         }
     }
 

@@ -50,6 +50,14 @@ pub(super) struct RawUpstream {
     pub(super) credentials: Option<RawCredential>,
     pub(super) realms: Vec<Written>,
     pub(super) tags: Vec<RawTagRule>,
+    pub(super) limits: RawLimits,
+}
+
+/// `limits` of an upstream.
+#[derive(Default)]
+pub(super) struct RawLimits {
+    pub(super) connections: Option<Written>,
+    pub(super) connections_per_blob: Option<Written>,
 }
 
 impl RawConfig {
@@ -109,6 +117,18 @@ impl RawUpstream {
             credentials: upstream.section("credentials", RawCredential::read),
             realms: upstream.texts("realms").unwrap_or_default(),
             tags: RawTagRule::read_all(upstream),
+            limits: upstream
+                .section("limits", RawLimits::read)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl RawLimits {
+    fn read(limits: &mut Section<'_>) -> Self {
+        Self {
+            connections: limits.text("connections"),
+            connections_per_blob: limits.text("connections_per_blob"),
         }
     }
 }

@@ -11,12 +11,12 @@ use rustls::pki_types::pem::PemObject;
 use super::credentials::PlacedEntry;
 use super::file::read_bytes;
 use super::problem::{Findings, Place, Rule};
-use super::raw::RawUpstream;
+use super::raw::{RawLimits, RawUpstream};
 use super::written::Written;
 use super::{tags, value};
 use crate::cache::TagRule;
 use crate::oci::Namespace;
-use crate::upstream::{self, CredentialEntry, UpstreamConfig};
+use crate::upstream::{self, CredentialEntry, Limits, UpstreamConfig};
 
 /// The upstreams that are configured by name.
 pub(super) struct Upstreams {
@@ -99,6 +99,7 @@ impl Upstreams {
             .filter_map(|text| findings.parse(text, value::endpoint))
             .collect();
         let realms = all(&raw.realms);
+        let limits = limits(&raw.limits, findings);
         let ca = raw
             .ca
             .as_ref()
@@ -142,6 +143,7 @@ impl Upstreams {
             aliases: Vec::new(),
             ca,
             realms,
+            limits,
         });
         raw.aliases
             .into_iter()
@@ -173,6 +175,7 @@ impl Upstreams {
                     aliases: Vec::new(),
                     ca: ca_file.clone(),
                     realms: Vec::new(),
+                    limits: Limits::default(),
                 });
             }
         }
@@ -214,6 +217,21 @@ impl Upstreams {
         if let Some(upstream) = upstream {
             upstream.aliases.push(alias);
         }
+    }
+}
+
+fn limits(raw: &RawLimits, findings: &Findings) -> Limits {
+    let usual = Limits::default();
+    let given = |written: &Option<Written>, check: fn(&str) -> Result<usize, Rule>| {
+        written
+            .as_ref()
+            .and_then(|text| findings.parse(text, check))
+    };
+    let connections = given(&raw.connections, value::connections);
+    let per_blob = given(&raw.connections_per_blob, value::connections_per_blob);
+    Limits {
+        connections: connections.unwrap_or(usual.connections),
+        connections_per_blob: per_blob.unwrap_or(usual.connections_per_blob),
     }
 }
 

@@ -77,6 +77,27 @@ pub(super) fn endpoint(text: &str) -> Result<Url, Rule> {
     Ok(url)
 }
 
+/// Most connections to one upstream: a process has 1024 descriptors where nobody raised that, and clients need theirs.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Most connections for one blob. What more of them would bring is lost again in seams.
+const CONNECTIONS_PER_BLOB_MAX: usize = 32;
+
+pub(super) fn connections(text: &str) -> Result<usize, Rule> {
+    count(text, CONNECTIONS_MAX)
+}
+
+pub(super) fn connections_per_blob(text: &str) -> Result<usize, Rule> {
+    count(text, CONNECTIONS_PER_BLOB_MAX)
+}
+
+fn count(text: &str, max: usize) -> Result<usize, Rule> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (1..=max).contains(number))
+        .ok_or_else(|| format!("must be a number from 1 to {max}").into())
+}
+
 /// A time with its unit.
 pub(super) fn duration(text: &str) -> Result<Duration, Rule> {
     let duration = humantime::parse_duration(text)

@@ -45,6 +45,9 @@ struct Inner {
     upstream_request_seconds: Family<UpstreamLabel, Histogram, fn() -> Histogram>,
     upstream_bytes: Family<UpstreamLabel, Counter>,
     upstream_retries: Family<ReasonLabel, Counter>,
+    upstream_breakers_open: Family<UpstreamLabel, Gauge>,
+    upstream_refusals: Family<UpstreamLabel, Counter>,
+    upstream_quota: Family<UpstreamLabel, Gauge>,
     fills: Gauge,
     fill_waiters: Gauge,
     storage_errors: Family<OperationLabel, Counter>,
@@ -232,6 +235,9 @@ impl Inner {
             }),
             upstream_bytes: Family::default(),
             upstream_retries: Family::default(),
+            upstream_breakers_open: Family::default(),
+            upstream_refusals: Family::default(),
+            upstream_quota: Family::default(),
             fills: Gauge::default(),
             fill_waiters: Gauge::default(),
             storage_errors: Family::default(),
@@ -293,6 +299,21 @@ impl Inner {
             "upstream_retries",
             "Requests to upstreams that were made again",
             self.upstream_retries.clone(),
+        );
+        registry.register(
+            "upstream_breakers_open",
+            "Endpoints of upstreams that are left alone because they fail or limit the rate",
+            self.upstream_breakers_open.clone(),
+        );
+        registry.register(
+            "upstream_refusals",
+            "Requests that were not sent because an endpoint is left alone",
+            self.upstream_refusals.clone(),
+        );
+        registry.register(
+            "upstream_quota_remaining",
+            "How many requests an upstream said that it will still answer",
+            self.upstream_quota.clone(),
         );
         registry.register(
             "inflight_fills",

@@ -1,11 +1,11 @@
-//! One request to an upstream, counted and timed.
+//! One request to an upstream, counted and timed, and how upstreams are doing.
 
 use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 
-use super::{Metrics, UpstreamLabel};
+use super::{Counted, Metrics, UpstreamLabel};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct UpstreamRequestLabels {
@@ -39,6 +39,28 @@ impl Metrics {
             started: Instant::now(),
             is_answered: false,
         }
+    }
+
+    /// An endpoint of an upstream is left alone for as long as the returned value lives.
+    pub fn upstream_breaker_open(&self, upstream: &str) -> Counted {
+        let label = UpstreamLabel::new(upstream);
+        Counted::new(&self.0.upstream_breakers_open.get_or_create_owned(&label))
+    }
+
+    /// A request was not sent, because the endpoint is left alone.
+    pub fn upstream_refusal(&self, upstream: &str) {
+        self.0
+            .upstream_refusals
+            .get_or_create(&UpstreamLabel::new(upstream))
+            .inc();
+    }
+
+    /// An upstream said that it will answer so many more requests.
+    pub fn upstream_quota(&self, upstream: &str, remaining: u64) {
+        self.0
+            .upstream_quota
+            .get_or_create(&UpstreamLabel::new(upstream))
+            .set(i64::try_from(remaining).unwrap_or(i64::MAX));
     }
 }
 

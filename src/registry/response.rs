@@ -58,6 +58,7 @@ impl Builder {
             let why = match why {
                 WhyStale::WhileRevalidating => "is being asked whether this still holds",
                 WhyStale::OnError => "could not confirm this",
+                WhyStale::SparingQuota => "has nearly exhausted our quota",
             };
             let warning = format!(
                 "299 - \"served stale, for {} s: the upstream registry {why}\"",

@@ -228,7 +228,9 @@ mod tests {
 
     use super::*;
     use crate::oci::Algorithm;
-    use crate::upstream::{Config, Credentials, Proxies, UnknownNamespaces, UpstreamConfig};
+    use crate::upstream::{
+        Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig,
+    };
 
     fn directory() -> Directory {
         let named = |namespace: &str| UpstreamConfig {
@@ -237,6 +239,7 @@ mod tests {
             aliases: Vec::new(),
             ca: None,
             realms: Vec::new(),
+            limits: Limits::default(),
         };
         Directory::new(&Config {
             default_upstream: "docker.io".parse().expect("a namespace"),

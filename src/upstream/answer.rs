@@ -7,7 +7,8 @@ use reqwest::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, RETRY_AFTER,
 };
 
-use super::Error;
+use super::breaker::LIMIT_WAIT_MAX;
+use super::{Error, quota};
 use crate::oci::Digest;
 
 /// The digest a registry says its answer has (distribution-spec, "Pulling manifests"). Optional, and only a claim.
@@ -21,7 +22,7 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap, now: SystemTime) 
             Error::Denied(format!("it answers {status}"))
         }
         StatusCode::TOO_MANY_REQUESTS => Error::RateLimited {
-            retry_after: retry_after(headers, now),
+            retry_after: wait(headers, now),
         },
         StatusCode::REQUEST_TIMEOUT => Error::unavailable(format!("it answers {status}")),
         status if status.is_server_error() => Error::unavailable(format!("it answers {status}")),
@@ -29,14 +30,23 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap, now: SystemTime) 
     }
 }
 
-/// `Retry-After`, which is seconds or a date (RFC 9110, section 10.2.3). A date that has passed means now.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// How long a registry that limits the rate wants to be left alone, where it says so; at most [`LIMIT_WAIT_MAX`].
+pub(super) fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let reset = || Some(quota::reset(headers, now)?.min(LIMIT_WAIT_MAX));
+    retry_after(headers, now).or_else(reset)
+}
+
+/// `Retry-After`, which is seconds or a date (RFC 9110, section 10.2.3). A date that has passed means now; nothing
+/// means more than [`LIMIT_WAIT_MAX`].
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    let after = if let Some(seconds) = quota::digits(value) {
+        Duration::from_secs(seconds)
+    } else {
+        let date = httpdate::parse_http_date(value).ok()?;
+        date.duration_since(now).unwrap_or_default()
+    };
+    Some(after.min(LIMIT_WAIT_MAX))
 }
 
 /// The value of a header, where it is there and visible text.
@@ -156,9 +166,39 @@ mod tests {
         check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
         check("Sun, 06 Nov 1994 08:49:37 GMT", Some(0));
         check("Sun, 06 Nov 1983 08:49:37 GMT", Some(0));
-        for value in ["", "-1", "1.16676ms", "soon"] {
+        check("86400", Some(3600));
+        check("1000000000000000000000000000000", Some(3600));
+        check("Fri, 31 Dec 9999 23:59:59 GMT", Some(3600));
+        for value in [
+            "",
+            "-1",
+            "+5",
+            "1e9",
+            "1.16676ms",
+            "880.092µs",
+            "soon",
+            "Sun, 06 Nov 10000 08:50:37 GMT",
+            "Sun, 99 Nov 1994 08:50:37 GMT",
+        ] {
             check(value, None);
         }
+    }
+
+    #[test]
+    fn a_limit_that_resets_says_how_long_to_wait() {
+        let now = SystemTime::UNIX_EPOCH;
+        let check = |lines: &[(&'static str, &str)], expected: u64| {
+            let lines = lines.iter().map(|(name, value)| {
+                let value = HeaderValue::from_str(value).expect("a value");
+                (HeaderName::from_static(name), value)
+            });
+            let found = wait(&lines.collect(), now);
+            assert_eq!(found, Some(Duration::from_secs(expected)));
+        };
+        check(&[("ratelimit-reset", "30")], 30);
+        check(&[("ratelimit-reset", "9000")], 3600);
+        check(&[("ratelimit-reset", "30"), ("retry-after", "7")], 7);
+        check(&[("ratelimit-reset", "30"), ("retry-after", "soon")], 30);
     }
 
     #[test]

@@ -5,7 +5,12 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+use super::connections::CONNECTIONS_MAX;
 use crate::oci::Namespace;
+
+/// Most connections for one blob, unless the operator says otherwise. Registries and CDNs tolerate a handful from one
+/// client; browsers use six.
+const CONNECTIONS_PER_BLOB_MAX: usize = 4;
 
 /// Everything `upstream` needs to know at start.
 #[derive(Debug, Clone)]
@@ -45,6 +50,26 @@ pub struct UpstreamConfig {
     pub ca: Option<Arc<[u8]>>,
     /// Further hosts that may issue its tokens, and receive its credentials for that.
     pub realms: Vec<Namespace>,
+    /// How much of it is used at once.
+    pub limits: Limits,
+}
+
+/// How much of one upstream is used at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most blobs on their way from it, or parts of blobs; further ones wait in line. At least 1.
+    pub connections: usize,
+    /// Most of those that are parts of the same blob. At least 1.
+    pub connections_per_blob: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS_MAX,
+            connections_per_blob: CONNECTIONS_PER_BLOB_MAX,
+        }
+    }
 }
 
 /// A user name and a password. Both empty means anonymous and is `None` wherever a credential is optional.

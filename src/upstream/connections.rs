@@ -14,9 +14,9 @@ use super::Error;
 use super::clients::Standing;
 use crate::oci::Namespace;
 
-/// Most blobs on their way from one upstream: eight fills at their widest, or thirty-two at their narrowest. Registries
+/// Most blobs on their way from one upstream, unless the operator says otherwise: eight fills at their widest, or thirty-two at their narrowest. Registries
 /// and object stores count connections per address, and a mirror is one address for many machines.
-const CONNECTIONS_MAX: usize = 32;
+pub(super) const CONNECTIONS_MAX: usize = 32;
 
 /// Most blobs on their way from all the registries of which nothing is known. The rest of what these may send at once
 /// (`transport`) is left to manifests and tokens.
@@ -40,12 +40,8 @@ pub(super) struct Connection {
 }
 
 impl Connections {
-    /// None in use.
-    pub(super) fn new() -> Self {
-        Self::bounded(CONNECTIONS_MAX)
-    }
-
-    fn bounded(connections_max: usize) -> Self {
+    /// None of `connections_max` in use.
+    pub(super) fn bounded(connections_max: usize) -> Self {
         Self(Arc::new(Semaphore::new(connections_max)))
     }
 
@@ -112,7 +108,7 @@ impl PublicConnections {
             return Connections(found);
         }
         known.retain(|_, connections| connections.strong_count() > 0);
-        let made = Connections::new();
+        let made = Connections::bounded(CONNECTIONS_MAX);
         known.insert(namespace.clone(), Arc::downgrade(&made.0));
         made
     }

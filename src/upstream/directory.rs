@@ -119,7 +119,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{Credentials, Proxies, UpstreamConfig};
+    use crate::upstream::{Credentials, Limits, Proxies, UpstreamConfig};
 
     fn namespace(text: &str) -> Namespace {
         text.parse().expect("a namespace")
@@ -132,6 +132,7 @@ mod tests {
             aliases: vec![namespace("mirror.internal"), namespace("quay.io")],
             ca: None,
             realms: Vec::new(),
+            limits: Limits::default(),
         };
         Directory::new(&Config {
             default_upstream: namespace("index.docker.io"),

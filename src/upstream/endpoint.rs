@@ -1,16 +1,20 @@
 //! Where one registry answers, and what is known of it.
 
+use std::sync::Arc;
+
 use reqwest::Url;
 
-use super::UpstreamConfig;
 use super::built_in;
 use super::challenge::Challenge;
 use super::clients::Standing;
 use super::connections::{Connections, PublicConnections};
 use super::guard::host_of;
+use super::health::{Health, PublicHealth};
 use super::realm::Issuers;
 use super::table::{Row, UNKNOWN};
 use super::transport::Reach;
+use super::{Limits, UpstreamConfig};
+use crate::metrics::Metrics;
 use crate::oci::{Namespace, RepositoryName};
 
 /// The part of every URL of the registry protocol that comes before the repository.
@@ -29,22 +33,31 @@ pub(super) struct Upstream {
     pub(super) reach: Reach,
     /// Those that carry its blobs.
     pub(super) connections: Connections,
+    /// Most of those for one blob.
+    pub(super) connections_per_blob: usize,
     /// Further hosts that issue its tokens.
     realms: Vec<Namespace>,
 }
 
 impl Upstream {
     /// An upstream that the operator configured, and that may have private addresses.
-    pub(super) fn configured(config: &UpstreamConfig, client: reqwest::Client) -> Self {
-        let endpoints = config.endpoints.iter();
+    pub(super) fn configured(
+        config: &UpstreamConfig,
+        client: reqwest::Client,
+        metrics: &Metrics,
+    ) -> Self {
+        let namespace = &config.namespace;
+        let endpoint = |url: &Url| {
+            let health = Health::new(namespace, namespace.as_str(), host_of(url), metrics);
+            Endpoint::new(url, namespace, Arc::new(health))
+        };
         Self {
-            namespace: config.namespace.clone(),
-            label: config.namespace.to_string(),
-            endpoints: endpoints
-                .map(|url| Endpoint::new(url, &config.namespace))
-                .collect(),
+            namespace: namespace.clone(),
+            label: namespace.to_string(),
+            endpoints: config.endpoints.iter().map(endpoint).collect(),
             reach: Reach::Configured(client),
-            connections: Connections::new(),
+            connections: Connections::bounded(config.limits.connections),
+            connections_per_blob: config.limits.connections_per_blob,
             realms: config.realms.clone(),
         }
     }
@@ -54,6 +67,7 @@ impl Upstream {
         namespace: &Namespace,
         label: &str,
         connections: &PublicConnections,
+        health: &PublicHealth,
     ) -> Self {
         let url = built_in::endpoint(namespace);
         let standing = match Row::find(namespace.as_str()) {
@@ -65,10 +79,14 @@ impl Upstream {
             label: label.to_owned(),
             endpoints: url
                 .iter()
-                .map(|url| Endpoint::new(url, namespace))
+                .map(|url| {
+                    let health = health.of(standing, namespace, label, host_of(url));
+                    Endpoint::new(url, namespace, health)
+                })
                 .collect(),
             reach: Reach::Public(standing),
             connections: connections.of(standing, namespace),
+            connections_per_blob: Limits::default().connections_per_blob,
             realms: Vec::new(),
         }
     }
@@ -93,13 +111,15 @@ pub(super) struct Endpoint {
     pub(super) row: &'static Row,
     /// Whether the credential of the upstream may be shown here.
     pub(super) sees_credentials: bool,
+    /// How it is doing.
+    pub(super) health: Arc<Health>,
 }
 
 impl Endpoint {
     /// The endpoint at `base`, for `namespace`. A path that holds `v2` says where the repositories are, as that of a
     /// Harbor project does (`https://harbor.example/v2/hub`); one that does not is what `/v2/` is below, as in
     /// Artifactory (`https://artifactory.example/artifactory/api/docker/hub`).
-    pub(super) fn new(base: &Url, namespace: &Namespace) -> Self {
+    pub(super) fn new(base: &Url, namespace: &Namespace, health: Arc<Health>) -> Self {
         let path = base.path().trim_matches('/');
         let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
         let api = parts.iter().position(|&part| part == API);
@@ -118,6 +138,7 @@ impl Endpoint {
             project: join(below.get(1..).unwrap_or_default()),
             row,
             sees_credentials: !row.is_anonymous_mirror || namespace.as_str() == host,
+            health,
         }
     }
 
@@ -172,12 +193,23 @@ pub(super) fn scope_of(url: &Url) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn endpoint(base: &str, namespace: &str) -> Endpoint {
+        let namespace = namespace.parse().expect("a namespace");
+        let health = Health::new(&namespace, "", "", &Metrics::new());
+        Endpoint::new(&base.parse().expect("a URL"), &namespace, Arc::new(health))
+    }
+
+    fn public(namespace: &str) -> Upstream {
+        let namespace = namespace.parse().expect("a namespace");
+        let health = PublicHealth::new(Metrics::new());
+        Upstream::public(&namespace, "", &PublicConnections::new(), &health)
+    }
+
     #[test]
     fn the_path_of_an_endpoint_is_kept() {
         let challenge = challenge(r#"Bearer realm="/t""#);
         let check = |base: &str, url: &str, scope: &str| {
-            let namespace = "r.example".parse().expect("a namespace");
-            let endpoint = Endpoint::new(&base.parse().expect("a URL"), &namespace);
+            let endpoint = endpoint(base, "r.example");
             let name = endpoint.repository(&"a/b".parse().expect("a name"));
             assert_eq!(endpoint.url(&name, "manifests/latest").as_str(), url);
             assert_eq!(endpoint.scope(&name, &challenge), scope);
@@ -213,8 +245,7 @@ mod tests {
     #[test]
     fn a_challenge_chooses_no_scope_but_the_one_that_the_table_has() {
         let check = |base: &str, line: &'static str, expected: &str| {
-            let namespace = "public.ecr.aws".parse().expect("a namespace");
-            let endpoint = Endpoint::new(&base.parse().expect("a URL"), &namespace);
+            let endpoint = endpoint(base, "public.ecr.aws");
             assert_eq!(endpoint.scope("a/b", &challenge(line)), expected, "{line}");
         };
         let ours = "repository:a/b:pull";
@@ -233,8 +264,7 @@ mod tests {
 
     #[test]
     fn the_colon_of_a_digest_stands_in_the_path_as_it_is() {
-        let namespace: Namespace = "ghcr.io".parse().expect("a namespace");
-        let upstream = Upstream::public(&namespace, "ghcr.io", &PublicConnections::new());
+        let upstream = public("ghcr.io");
         let url = upstream.endpoints[0].url("a", "blobs/sha256:00");
         assert_eq!(url.as_str(), "https://ghcr.io/v2/a/blobs/sha256:00");
         let url = upstream.endpoints[0].url("a", "tags/list?n=2&last=a%2Fb");
@@ -247,8 +277,7 @@ mod tests {
     #[test]
     fn the_hub_answers_at_another_host() {
         let root = |namespace: &str| {
-            let namespace = namespace.parse().expect("a namespace");
-            let upstream = Upstream::public(&namespace, "", &PublicConnections::new());
+            let upstream = public(namespace);
             upstream
                 .endpoints
                 .first()
@@ -267,10 +296,7 @@ mod tests {
 
     #[test]
     fn a_mirror_of_others_does_not_see_their_credentials() {
-        let sees = |base: &str, namespace: &str| {
-            let namespace = namespace.parse().expect("a namespace");
-            Endpoint::new(&base.parse().expect("a URL"), &namespace).sees_credentials
-        };
+        let sees = |base: &str, namespace: &str| endpoint(base, namespace).sees_credentials;
         assert!(!sees("https://mirror.gcr.io", "docker.io"));
         assert!(sees("https://mirror.gcr.io", "mirror.gcr.io"));
         assert!(sees("https://harbor.corp.example/v2/hub", "docker.io"));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 
@@ -13,7 +14,7 @@ use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 
 mod config;
 pub use config::{
-    Config, Credential, CredentialEntry, Credentials, Proxies, Secret, UnknownNamespaces,
+    Config, Credential, CredentialEntry, Credentials, Limits, Proxies, Secret, UnknownNamespaces,
     UpstreamConfig,
 };
 
@@ -50,6 +51,11 @@ mod challenge;
 mod issuer;
 mod scheme;
 mod token;
+
+// Whether to ask at all.
+mod breaker;
+mod health;
+mod quota;
 
 // One request to one endpoint.
 mod endpoint;
@@ -106,7 +112,7 @@ impl Upstreams {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
-        let transport = Transport::new(roots, &config.proxies, metrics)?;
+        let transport = Transport::new(roots, &config.proxies, metrics.clone())?;
         let usual = clients::configured(roots, &config.proxies)?;
         let mut configured = HashMap::new();
         for upstream in &config.upstreams {
@@ -121,14 +127,15 @@ impl Upstreams {
                 }
             };
             let namespace = upstream.namespace.clone();
-            configured.insert(namespace, Arc::new(Upstream::configured(upstream, client)));
+            let upstream = Upstream::configured(upstream, client, &metrics);
+            configured.insert(namespace, Arc::new(upstream));
         }
         Ok(Self(Arc::new(Inner {
             directory: Directory::new(&config),
             credentials: config.credentials,
             configured,
             own_via: format!("entrepot-{:016x}", fastrand::u64(..)),
-            shared: Shared::new(transport, clock),
+            shared: Shared::new(transport, clock, metrics),
         })))
     }
 
@@ -164,6 +171,7 @@ impl Upstreams {
                 namespace,
                 inner.directory.label(namespace),
                 &inner.shared.public_connections,
+                &inner.shared.public_health,
             )),
         };
         let credential = inner.credentials.find(namespace, name.as_str()).cloned();
@@ -205,6 +213,28 @@ impl Repository {
     /// The metric label of the upstream.
     pub fn label(&self) -> &str {
         &self.upstream.label
+    }
+
+    /// Most connections for one of its blobs.
+    pub fn connections_per_blob(&self) -> usize {
+        self.upstream.connections_per_blob
+    }
+
+    /// Whether upstream said a short while ago that it will not give much more. What is known is then better than
+    /// knowing it again.
+    pub fn is_short_of_quota(&self) -> bool {
+        let endpoints = &self.upstream.endpoints;
+        endpoints
+            .iter()
+            .any(|endpoint| endpoint.health.is_short_of_quota())
+    }
+
+    /// For how long at least upstream is left alone, where none of its endpoints is asked now: it fails, or limits the
+    /// rate. Every request gets the error that led to this, at once.
+    pub fn left_alone_for(&self) -> Option<Duration> {
+        let endpoints = self.upstream.endpoints.iter();
+        let refusals: Option<Vec<_>> = endpoints.map(|one| one.health.refusal()).collect();
+        refusals?.iter().map(|refusal| refusal.wait).min()
     }
 
     /// What upstream says of a manifest, without its bytes.
@@ -317,8 +347,14 @@ struct Failures(Option<Error>);
 
 impl Failures {
     fn add(&mut self, error: Error) {
-        // The first trouble is kept, over every "not found": what one endpoint lacks, the troubled one may have.
-        if !self.0.as_ref().is_some_and(Error::is_trouble) {
+        // The first trouble is kept, over every "not found": what one endpoint lacks, the troubled one may have. A limit
+        // is better still: it says when to come back.
+        let is_better = match &self.0 {
+            Some(Error::RateLimited { .. }) => false,
+            Some(kept) if kept.is_trouble() => matches!(error, Error::RateLimited { .. }),
+            Some(_) | None => true,
+        };
+        if is_better {
             self.0 = Some(error);
         }
     }

@@ -8,14 +8,17 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
 
 use super::body::Received;
+use super::breaker::Sign;
 use super::challenge::{Challenge, challenges};
 use super::endpoint::{Endpoint, Upstream};
+use super::health::{sign_of_answer, sign_of_error};
+use super::redirect::is_same_origin;
 use super::retry::Retry;
 use super::scheme::{Attached, Scheme};
 use super::shared::Shared;
 use super::trail::Target;
 use super::transport::Behalf;
-use super::travel::Arrival;
+use super::travel::{Arrival, Lost};
 use super::{Credential, Error, answer, body, issuer};
 
 /// What Amazon's private registries say, with a 403, to a password that was good for twelve hours.
@@ -39,6 +42,12 @@ impl Ask<'_> {
     /// sends who asks for referrers to a web page of another host (artifacthub/hub#4785): it does not know them.
     pub(super) fn ends_with(&self, status: StatusCode) -> bool {
         status == StatusCode::SEE_OTHER && self.below.starts_with("referrers/")
+    }
+
+    /// Whether what another host says, where the registry redirects to one, is the registry's answer. Blobs are some
+    /// other service's as a rule, whose trouble is not the registry's.
+    fn speaks_for_registry(&self, is_away: bool) -> bool {
+        !is_away || !self.below.starts_with("blobs/")
     }
 }
 
@@ -81,12 +90,42 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Asks, and authenticates if need be. At most four requests reach the registry: with what is remembered, without
-    /// anything, with a kept token, and with a new one.
+    /// Asks, unless the endpoint is left alone for now, and authenticates if need be. What comes of it decides whether
+    /// others may ask.
     ///
     /// # Errors
-    /// What kept an answer from coming, and what kept a token from coming. No status of the registry is an error here.
+    /// What kept an answer from coming, now or a moment ago, and what kept a token from coming. No status of the
+    /// registry is an error here.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        let permit = self.endpoint.health.admit()?;
+        let outcome = self.converse(ask).await;
+        permit.report(self.sign_of(ask, &outcome));
+        outcome.map_err(|lost| lost.error)
+    }
+
+    /// What came of asking says about the endpoint; `None` for nothing.
+    fn sign_of(&self, ask: &Ask<'_>, outcome: &Result<Answer, Lost>) -> Option<Sign> {
+        match outcome {
+            Ok(answer) if ask.speaks_for_registry(answer.is_away) => {
+                let headers = answer.response.headers();
+                self.endpoint.health.hear(headers);
+                Some(sign_of_answer(
+                    answer.status(),
+                    headers,
+                    self.shared.clock.now(),
+                ))
+            }
+            Err(lost) if ask.speaks_for_registry(lost.is_away) => {
+                sign_of_error(&ask.method, &lost.error)
+            }
+            // The registry answered: with a redirect.
+            Ok(_) | Err(_) => Some(Sign::Answer),
+        }
+    }
+
+    /// At most four requests reach the registry: with what is remembered, without anything, with a kept token, and with
+    /// a new one.
+    async fn converse(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
         let url = self.endpoint.url(&self.repository, ask.below);
         let mut attached = self.remembered().await?;
         let mut may_restart = true;
@@ -125,11 +164,29 @@ impl Session<'_> {
         }
     }
 
-    /// Asks where the registry redirected to before, without showing who asks.
+    /// Asks where the registry redirected to before, without showing who asks. Where that is the registry itself, it is
+    /// left alone as it is by [`ask`](Self::ask).
     ///
     /// # Errors
     /// What kept an answer from coming. No status is an error here.
     pub(super) async fn ask_at(&self, ask: &Ask<'_>, target: &Target) -> Result<Answer, Error> {
+        if !is_same_origin(&self.endpoint.root, &target.url) {
+            return self.revisit(ask, target).await.map_err(|lost| lost.error);
+        }
+        let permit = self.endpoint.health.admit()?;
+        let outcome = self.revisit(ask, target).await;
+        permit.report(match &outcome {
+            Ok(answer) => Some(sign_of_answer(
+                answer.status(),
+                answer.response.headers(),
+                self.shared.clock.now(),
+            )),
+            Err(lost) => sign_of_error(&ask.method, &lost.error),
+        });
+        outcome.map_err(|lost| lost.error)
+    }
+
+    async fn revisit(&self, ask: &Ask<'_>, target: &Target) -> Result<Answer, Lost> {
         let arrival = self.travel(ask, &target.url, None).await?;
         let here = || Target {
             url: target.url.clone(),

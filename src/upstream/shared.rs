@@ -9,10 +9,12 @@ use reqwest::Url;
 
 use super::Credential;
 use super::connections::PublicConnections;
+use super::health::PublicHealth;
 use super::scheme::Scheme;
 use super::token::Tokens;
 use super::transport::Transport;
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Most bytes that are spent on remembering how repositories wanted to be shown who asks: some ten thousand of them.
 /// Counted in bytes, because realms are as long as whoever wrote them liked.
@@ -35,6 +37,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// The connections for blobs of the upstreams that nobody configured.
     pub(super) public_connections: PublicConnections,
+    /// How the endpoints are doing that nobody configured.
+    pub(super) public_health: PublicHealth,
     /// How each repository wanted to be shown who asks.
     pub(super) schemes: Cache<SchemeKey, Scheme>,
     /// Endpoints where HEAD on blobs fails although GET works.
@@ -43,13 +47,14 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Nothing learned yet.
-    pub(super) fn new(transport: Transport, clock: Clock) -> Self {
+    pub(super) fn new(transport: Transport, clock: Clock, metrics: Metrics) -> Self {
         let transport = Arc::new(transport);
         Self {
             tokens: Tokens::new(Arc::clone(&transport), clock.clone()),
             transport,
             clock,
             public_connections: PublicConnections::new(),
+            public_health: PublicHealth::new(metrics),
             schemes: Cache::builder()
                 .max_capacity(SCHEMES_BYTES_MAX)
                 .weigher(|key: &SchemeKey, scheme: &Scheme| {

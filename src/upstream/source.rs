@@ -45,6 +45,7 @@ impl BlobSource {
     /// # Errors
     /// `Busy` when no connection became free; else see [`Error`].
     pub async fn get(&self, extent: Extent) -> Result<BlobStream, Error> {
+        self.must_not_wait_in_vain()?;
         let connection = self.repository().upstream.connections.wait().await?;
         self.get_by(connection, &extent).await
     }
@@ -58,6 +59,31 @@ impl BlobSource {
     pub async fn get_if_free(&self, extent: Extent) -> Result<BlobStream, Error> {
         let connection = self.repository().upstream.connections.at_once()?;
         self.get_by(connection, &extent).await
+    }
+
+    /// That whoever stands in line for a connection may use it: not where upstream is left alone, and nothing is known
+    /// of where it redirected to before.
+    fn must_not_wait_in_vain(&self) -> Result<(), Error> {
+        let Inner {
+            repository, trail, ..
+        } = &*self.0;
+        let endpoints = repository.upstream.endpoints.iter().enumerate();
+        let mut failures = Failures::default();
+        for (position, endpoint) in endpoints {
+            match endpoint.health.refusal() {
+                Some(refusal) if trail.target(position).is_none() => {
+                    failures.add(refusal.error());
+                }
+                Some(_) | None => return Ok(()),
+            }
+        }
+        let Some(error) = failures.0 else {
+            return Ok(());
+        };
+        for endpoint in &repository.upstream.endpoints {
+            endpoint.health.refused();
+        }
+        Err(error)
     }
 
     async fn get_by(&self, connection: Connection, extent: &Extent) -> Result<BlobStream, Error> {

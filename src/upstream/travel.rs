@@ -26,6 +26,22 @@ pub(super) struct Arrival {
     pub(super) target: Option<Target>,
 }
 
+/// Why there is no answer, and where that happened.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// Why.
+    pub(super) error: Error,
+    /// Whether the registry had redirected to another origin by then.
+    pub(super) is_away: bool,
+}
+
+impl From<Error> for Lost {
+    fn from(error: Error) -> Self {
+        let is_away = false;
+        Self { error, is_away }
+    }
+}
+
 impl Session<'_> {
     /// Sends the request and follows redirects. What shows who asks stays behind when the origin changes, and is not
     /// picked up again on a way back.
@@ -37,21 +53,24 @@ impl Session<'_> {
         ask: &Ask<'_>,
         url: &Url,
         attached: Option<&Attached>,
-    ) -> Result<Arrival, Error> {
+    ) -> Result<Arrival, Lost> {
         let mut url = url.clone();
         let mut authorization = attached.map(|attached| attached.authorization.clone());
         let mut is_away = false;
         let mut may_ask_for_token = false;
         let mut redirects = 0;
         loop {
-            let response = self.send(ask, &url, authorization.as_ref()).await?;
+            let lost = |error| Lost { error, is_away };
+            let sent = self.send(ask, &url, authorization.as_ref()).await;
+            let response = sent.map_err(lost)?;
             if is_redirect(response.status()) && !ask.ends_with(response.status()) {
                 redirects += 1;
                 if redirects > REDIRECTS_MAX {
                     let reason = format!("it redirects more than {REDIRECTS_MAX} times");
-                    return Err(Error::Protocol(reason));
+                    return Err(lost(Error::Protocol(reason)));
                 }
-                let target = redirect::target(&url, response.headers()).map_err(Error::Protocol)?;
+                let target = redirect::target(&url, response.headers());
+                let target = target.map_err(|reason| lost(Error::Protocol(reason)))?;
                 body::discard(response).await;
                 if !is_same_origin(&url, &target) {
                     authorization = None;
@@ -66,7 +85,7 @@ impl Session<'_> {
                 if let Some(key) = visitor_key(&url, response.headers()) {
                     body::discard(response).await;
                     let issued = self.shared.tokens.issue_once(&key, self.behalf());
-                    authorization = Some(issued.await?.authorization);
+                    authorization = Some(issued.await.map_err(lost)?.authorization);
                     continue;
                 }
             }

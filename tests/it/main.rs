@@ -14,6 +14,7 @@ mod scripted_upstream;
 
 mod conformance;
 
+mod breaker;
 mod concurrent_pulls;
 mod own_word;
 mod pieces;

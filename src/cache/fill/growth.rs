@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// Most connections for one blob. Registries and CDNs tolerate a handful from one client; browsers use six.
-pub(super) const CONNECTIONS_MAX: usize = 4;
-
 /// Smallest blob, in bytes, for which a second connection is worth its handshake.
 pub(super) const PARALLEL_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
@@ -72,8 +69,10 @@ impl Measured {
 }
 
 /// What is known from earlier measurements.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Growth {
+    /// Most connections for one blob.
+    connections_max: usize,
     /// What was measured before the last connections came, while those are on trial.
     before: Option<Measured>,
     /// Set once further connections have not helped.
@@ -81,6 +80,15 @@ pub(super) struct Growth {
 }
 
 impl Growth {
+    /// Nothing measured yet, of a blob that may have so many connections.
+    pub(super) fn up_to(connections_max: usize) -> Self {
+        Self {
+            connections_max,
+            before: None,
+            enough: false,
+        }
+    }
+
     /// A further connection failed where the others did not.
     pub(super) fn stop(&mut self) {
         self.enough = true;
@@ -101,12 +109,12 @@ impl Growth {
             && rate / (n as u64) < FAST_ENOUGH
             && measured.share_starved() >= STARVED_MIN
             && left > rate.saturating_mul(LEFT_MIN.as_secs());
-        if !more || n >= CONNECTIONS_MAX {
+        if !more || n >= self.connections_max {
             return 0;
         }
         self.before = Some(measured);
         let all_helped = gain.is_some_and(|gain| gain >= GAIN_FULL);
-        (if all_helped { n } else { 1 }).min(CONNECTIONS_MAX - n)
+        (if all_helped { n } else { 1 }).min(self.connections_max - n)
     }
 }
 
@@ -140,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_slow_connection_gets_company_as_long_as_that_helps() {
-        let mut growth = Growth::default();
+        let mut growth = Growth::up_to(4);
         assert_eq!(ask(&mut growth, 1, 40), 1);
         assert_eq!(ask(&mut growth, 2, 64), 1, "it brought something");
         assert_eq!(ask(&mut growth, 3, 100), 1, "one place is left");
@@ -149,14 +157,14 @@ mod tests {
 
     #[test]
     fn a_connection_that_brought_all_it_could_is_followed_by_two() {
-        let mut growth = Growth::default();
+        let mut growth = Growth::up_to(4);
         assert_eq!(ask(&mut growth, 1, 40), 1);
         assert_eq!(ask(&mut growth, 2, 78), 2);
     }
 
     #[test]
     fn a_connection_that_brought_nothing_was_the_last() {
-        let mut growth = Growth::default();
+        let mut growth = Growth::up_to(4);
         assert_eq!(ask(&mut growth, 1, 100), 1);
         assert_eq!(ask(&mut growth, 2, 105), 0);
         assert_eq!(ask(&mut growth, 2, 20), 0);
@@ -164,8 +172,8 @@ mod tests {
 
     #[test]
     fn fast_connections_small_blobs_and_the_last_second_stay_alone() {
-        assert_eq!(ask(&mut Growth::default(), 1, 400), 0);
-        let more = |size, left| Growth::default().wants_more(measured(1, 4), size, left);
+        assert_eq!(ask(&mut Growth::up_to(4), 1, 400), 0);
+        let more = |size, left| Growth::up_to(4).wants_more(measured(1, 4), size, left);
         assert_eq!(more(100 * MIB, 90 * MIB), 1);
         assert_eq!(more(20 * MIB, 19 * MIB), 0);
         assert_eq!(more(100 * MIB, 3 * MIB), 0);
@@ -177,9 +185,6 @@ mod tests {
             starved: MEASURE.mul_f64(0.3) * 2,
             ..measured(2, 80)
         };
-        assert_eq!(
-            Growth::default().wants_more(busy, 1024 * MIB, 1000 * MIB),
-            0
-        );
+        assert_eq!(Growth::up_to(4).wants_more(busy, 1024 * MIB, 1000 * MIB), 0);
     }
 }

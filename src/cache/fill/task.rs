@@ -9,9 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::growth::{
-    CONNECTIONS_MAX, Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN,
-};
+use super::growth::{Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
 use super::sink::Sink;
 use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
 use super::{End, FRONT_BYTES, Fill, FillError, NEAR_BYTES, Opened};
@@ -125,7 +123,10 @@ impl Task<'_> {
 
     async fn ask_twice(&self, source: &BlobSource) -> Result<BlobStream, upstream::Error> {
         match source.get(self.first_extent()).await {
-            Err(error @ upstream::Error::Unavailable(_)) => {
+            // Nobody is asked who is left alone.
+            Err(error @ upstream::Error::Unavailable(_))
+                if source.repository().left_alone_for().is_none() =>
+            {
                 self.metrics.upstream_retry(error.as_str());
                 sleep(REOPEN_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
                 source.get(self.first_extent()).await
@@ -179,11 +180,12 @@ impl Task<'_> {
         sink: &Arc<Sink>,
     ) -> Result<Vec<BlobSource>, FillError> {
         let in_parts = stream.end() < stream.total();
+        let connections_max = source.repository().connections_per_blob();
         let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics, in_parts);
         let mut asked = vec![source.clone()];
         let mut workers = FuturesUnordered::new();
         workers.push(worker.work(source, Start::Stream(Box::new(stream))));
-        let mut growth = Growth::default();
+        let mut growth = Growth::up_to(connections_max);
         // Whether further connections may be opened: not where the source does no ranges, or refuses them.
         let mut helps = true;
         let mut last = FillError::Broken;
@@ -215,7 +217,7 @@ impl Task<'_> {
                     let measured = Measured {
                         connections: workers.len(),
                         received: worker.received() - received,
-                        starved: worker.starved() - starved,
+                        starved: worker.starved().saturating_sub(starved),
                         elapsed: since.elapsed(),
                     };
                     since = Instant::now();
@@ -234,7 +236,7 @@ impl Task<'_> {
             }
             let stranded = near.and_then(|near| self.fill.plan(|plan| plan.stranded(near)));
             if let Some(offset) = stranded
-                && workers.len() < CONNECTIONS_MAX
+                && workers.len() < connections_max
                 && let Some(source) = self.fill.sources.next()
             {
                 workers.push(worker.work(source, Start::Reader(offset)));

@@ -44,6 +44,10 @@ const RESUMES_MAX: u32 = 100;
 /// that one outage cut do not all come back at the same instant.
 const RESUME_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a run waits in all for an upstream that is left alone, because it fails or limits the rate: as long as for
+/// one that is silent.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(30);
+
 /// What a fill's workers share.
 #[derive(Debug)]
 pub(super) struct Worker<'a> {
@@ -211,6 +215,7 @@ impl<'a> Worker<'a> {
         mut stream: Option<BlobStream>,
     ) -> Result<bool, FillError> {
         let mut in_vain = 0;
+        let mut waited = Duration::ZERO;
         for _ in 0..RESUMES_MAX {
             let before = run.left().start;
             let fetched = match stream.take() {
@@ -236,7 +241,16 @@ impl<'a> Worker<'a> {
             } else {
                 1
             };
-            if in_vain >= in_vain_max {
+            let left_alone = source.repository().left_alone_for();
+            if let Some(wait) = left_alone.filter(|_| self.is_alone())
+                && waited + wait <= LEFT_ALONE_MAX
+            {
+                // That nobody was asked says nothing of what would have come.
+                in_vain = 0;
+                waited += wait;
+                debug!(?source, %error, ?wait, "waiting to ask again");
+                sleep(wait).await;
+            } else if in_vain >= in_vain_max {
                 return Err(error.into());
             }
             debug!(?source, %error, ?left, "asking again");

@@ -226,6 +226,7 @@ fn at(namespace: &str, endpoints: &[&str]) -> Setup {
                 aliases: Vec::new(),
                 ca: None,
                 realms: Vec::new(),
+                limits: Limits::default(),
             }],
             credentials: Credentials::default(),
             proxies: Proxies::default(),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::client::{Answer, Request};
+use crate::harness::clock;
 use crate::harness::content::Image;
 use crate::harness::mirror::Mirror;
 use crate::harness::upstream::{Answer as Scripted, Upstream, json as text};
@@ -273,6 +274,8 @@ async fn a7_8_an_outage_is_never_an_empty_list() {
         world.upstream.answer("/v2/*", answer.clone());
         let found = world.mirror.get(LIST).await;
         assert_eq!(found.status, status, "{answer:?}");
+        // Whoever limits the rate is left alone for a moment.
+        clock::pass(5).await;
     }
 }
 

@@ -20,8 +20,9 @@ async fn a_stale_tag_is_served_when_upstream_is_down() {
     // There is an end to it.
     world.mirror.clock.advance(AFTER_STALE);
     world.mirror.get(TAG).await.expect_error(502, "UNAVAILABLE");
-    // And it is back when upstream is.
+    // And it is back soon after upstream is.
     world.upstream.resume().await;
+    clock::pass(60).await;
     let answer = world.mirror.get(TAG).await;
     assert_eq!(answer.header("Warning"), None);
     answer.expect(200);

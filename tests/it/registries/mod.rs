@@ -18,6 +18,7 @@ mod challenges;
 mod digests;
 mod lists;
 mod ranges;
+mod rate_limits;
 
 use crate::harness::content::Image;
 use crate::harness::mirror::{Mirror, Setup};

@@ -1,51 +1,11 @@
 //! C-44 to C-47: what is written down about a request, in the log and in the metrics.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
-use tracing::subscriber::DefaultGuard;
-
 use crate::harness::client::Request;
 use crate::harness::content::{Image, bytes, sha256};
+use crate::harness::log::Log;
 use crate::harness::mirror::Setup;
 use crate::harness::upstream::{Guard, Upstream};
 use crate::harness::world::{REGISTRY, World};
-
-/// Everything that is logged on this thread while the guard lives.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        let bytes = self.0.lock().expect("not poisoned").clone();
-        String::from_utf8(bytes).expect("text")
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .expect("not poisoned")
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn c44_c45_no_secret_is_logged() {
