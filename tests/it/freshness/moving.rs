@@ -206,6 +206,8 @@ async fn a_tag_that_moved_is_stale_while_what_it_moved_to_cannot_be_fetched() {
         world.upstream.answer_to("GET", TAG, Answer::status(status));
         world.mirror.clock.advance(AFTER_TTL);
         is_stale(&world).await;
+        // The mirror leaves an upstream in trouble alone for a while.
+        clock::pass(60).await;
     }
     world.upstream.behave();
     let answer = world.mirror.get(TAG).await;

@@ -132,7 +132,7 @@ async fn a_rate_limit_costs_a_known_tag_nothing_and_is_passed_on_for_an_unknown_
     for (limited, retry_after) in [
         (json, None),
         (text.clone(), None),
-        (text.clone().header("Retry-After", "7"), Some("7")),
+        (text.clone().header("Retry-After", "7"), Some(7)),
         (text.header("Retry-After", past), None),
     ] {
         let world = warm("").await;
@@ -142,7 +142,9 @@ async fn a_rate_limit_costs_a_known_tag_nothing_and_is_passed_on_for_an_unknown_
         let unknown = world.mirror.get("/v2/team/other/manifests/v1").await;
         let told = unknown.header("Retry-After").expect("a time").to_owned();
         if let Some(retry_after) = retry_after {
-            assert_eq!(told, retry_after);
+            // The mirror does not come back at the very second, so it tells one more, rounded up.
+            let told: u64 = told.parse().expect("seconds");
+            assert!((retry_after..=retry_after + 1).contains(&told), "{told} s");
         }
         unknown.expect_error(429, "TOOMANYREQUESTS");
     }
