@@ -1,5 +1,8 @@
 //! Blobs: from storage, or by the fill that everybody shares.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use tokio::task::spawn_blocking;
 
 use super::Error;
@@ -11,7 +14,7 @@ use super::shelf::{ManifestKey, Shelf};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
-use crate::storage::{Local, StoredBlob};
+use crate::storage::{Local, Operation, StoredBlob};
 use crate::upstream::{self, Extent, Repository};
 
 /// Blobs by digest, whichever repository they are asked through.
@@ -20,16 +23,18 @@ pub(super) struct Blobs {
     storage: Local,
     shelf: Shelf,
     fills: Fills,
+    behind: Behind,
     metrics: Metrics,
 }
 
 impl Blobs {
     pub(super) fn new(storage: Local, shelf: Shelf, behind: Behind, metrics: Metrics) -> Self {
-        let fills = Fills::new(storage.clone(), behind, metrics.clone());
+        let fills = Fills::new(storage.clone(), behind.clone(), metrics.clone());
         Self {
             storage,
             shelf,
             fills,
+            behind,
             metrics,
         }
     }
@@ -53,7 +58,7 @@ impl Blobs {
             return self.pass_through(source, digest).await;
         }
         let hint = self.shelf.size_of(&digest);
-        let (role, fill) = self.fills.join(digest, &source, hint);
+        let (role, fill, _present) = self.fills.join(digest, &source, hint);
         let outcome = joined(&fill, role);
         let _waiter = self.metrics.fill_waiter();
         match fill.opened(&source).await {
@@ -61,6 +66,7 @@ impl Blobs {
             Err(FillError::Storage(_)) => self.pass_through(source, digest).await,
             Err(FillError::Upstream(error)) => Err(error.into()),
             Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
+            Err(FillError::Full { retry_after }) => Err(Error::Full { retry_after }),
             Err(FillError::BegunAnew | FillError::Broken) => Err(Error::Broken),
         }
     }
@@ -91,6 +97,19 @@ impl Blobs {
             },
             size,
         ))
+    }
+
+    /// Removes the blob `digest`, whose `file` cannot be read, so that the next caller has it fetched anew.
+    pub(super) fn unreadable(&self, digest: Digest, file: Arc<File>) {
+        self.metrics.storage_error(Operation::Read.as_str());
+        let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        self.behind.run(move || {
+            let removed = storage.discard(&digest, &file);
+            if let Err(error) = &removed {
+                metrics.storage_error(error.operation.as_str());
+            }
+            tracing::warn!(%digest, removed = removed.is_ok(), "a stored blob cannot be read");
+        });
     }
 
     /// What storage has under `digest`. Storage that cannot say has nothing.

@@ -31,7 +31,9 @@ pub use reader::{Blob, BlobReader, ReadError, Unfinished};
 
 mod through;
 
+use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -62,6 +64,12 @@ pub enum Error {
     /// Upstream gave something that cannot be served as a manifest.
     #[error("upstream sent a manifest that cannot be served: {0}")]
     Manifest(#[from] ManifestError),
+    /// As many blobs are on their way in as may be.
+    #[error("as many blobs are on their way in as may be")]
+    Full {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// A bug here.
     #[error("something went wrong in the mirror")]
     Broken,
@@ -72,7 +80,7 @@ impl Error {
     const fn is_trouble(&self) -> bool {
         match self {
             Self::Upstream(error) => error.is_trouble(),
-            Self::WrongDigest { .. } | Self::Manifest(_) | Self::Broken => true,
+            Self::WrongDigest { .. } | Self::Manifest(_) | Self::Full { .. } | Self::Broken => true,
         }
     }
 }
@@ -119,6 +127,11 @@ impl Cache {
     /// See [`Error`].
     pub async fn blob(&self, source: Repository, digest: Digest) -> Result<(Outcome, Blob), Error> {
         self.blobs.get(source, digest).await
+    }
+
+    /// Says that `file`, which the blob `digest` was read from, cannot be read: it is kept no longer. Does not wait.
+    pub fn unreadable(&self, digest: Digest, file: Arc<File>) {
+        self.blobs.unreadable(digest, file);
     }
 
     /// The size of the blob `digest` in bytes, without fetching it.

@@ -110,6 +110,15 @@ impl Blob {
         self.size
     }
 
+    /// The file its bytes come from, if they come from one.
+    pub fn file(&self) -> Option<Arc<File>> {
+        match &self.content {
+            Content::Stored(file) => Some(Arc::clone(file)),
+            Content::Filling { opened, .. } => Some(Arc::clone(&opened.file)),
+            Content::Upstream { .. } => None,
+        }
+    }
+
     /// A reader of the bytes of `range`, which must lie within the blob.
     pub fn read(self, range: Range<u64>) -> BlobReader {
         let whole = range == (0..self.size);

@@ -53,6 +53,8 @@ pub enum End {
     Ended,
     /// Its source failed, so the connection is closed short.
     Failed,
+    /// A file it gave cannot be read or is too short, so the connection is closed short.
+    Unreadable,
     /// The connection went before the body was through: the client left, was too slow, or the process ends.
     Cancelled,
 }
@@ -205,9 +207,9 @@ impl Body {
         self.left == Some(0)
     }
 
-    /// A chunk that was taken cannot be given.
+    /// A chunk that was taken cannot be given, because its file cannot be read.
     pub fn failed(&mut self, cause: io::Error) -> BodyError {
-        self.end(End::Failed);
+        self.end(End::Unreadable);
         BodyError::File(cause)
     }
 
@@ -290,6 +292,7 @@ impl End {
         match self {
             Self::Ended => "ended",
             Self::Failed => "failed",
+            Self::Unreadable => "unreadable",
             Self::Cancelled => "cancelled",
         }
     }

@@ -200,7 +200,8 @@ impl Metrics {
             .inc();
     }
 
-    /// The body of a response came to its end; `end` is `ended`, `failed` or `cancelled`.
+    /// The body of a response came to its end; `end` is `ended`, `failed`, `unreadable` or
+    /// `cancelled`.
     pub fn body(&self, end: &'static str) {
         self.0.bodies.get_or_create(&EndLabel { end }).inc();
     }

@@ -142,6 +142,14 @@ fn cache(error: &cache::Error, content: Content) -> Answer {
             "the upstream registry sent something that is not a manifest, or not of the type it \
              says",
         ),
+        cache::Error::Full { retry_after } => Answer {
+            retry_after: Some(*retry_after),
+            ..answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::Unavailable,
+                "the mirror fetches as many blobs at once as it may: come back later",
+            )
+        },
         cache::Error::Broken => internal(),
     }
 }

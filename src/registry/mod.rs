@@ -26,7 +26,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::access;
 use crate::cache::{Blob, Cache, Manifest, Outcome};
-use crate::http::{Body, Caller, Rejection, Service};
+use crate::http::{Body, Caller, End, Rejection, Service};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::upstream::{self, Repository, Upstreams, Via};
@@ -165,9 +165,21 @@ impl Registry {
         }
         let (outcome, blob) = self.cache.blob(source, digest).await.map_err(failed)?;
         entry.came(outcome);
-        send_blob(blob, &ask.headers, &etag, |status| {
+        let file = blob.file();
+        let response = send_blob(blob, &ask.headers, &etag, |status| {
             describe(outcome, status)
-        })
+        })?;
+        let Some(file) = file else {
+            return Ok(response);
+        };
+        let cache = self.cache.clone();
+        Ok(response.map(|body| {
+            body.on_end(move |_, end| {
+                if end == End::Unreadable {
+                    cache.unreadable(digest, file);
+                }
+            })
+        }))
     }
 
     /// The source the caller brings, once it is decided that the namespace is served to them.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -16,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
 use super::line::{Line, is_placeholder};
-use super::wire::Wire;
+use super::wire::{Wire, is_of_file};
 use crate::http::Segment;
 
 /// A client's socket below hyper.
@@ -152,9 +151,7 @@ impl<W: Wire> Socket<W> {
         };
         match &sent {
             Ok(bytes) => self.line.sent(*bytes as u64),
-            // Of the file: a client that left is another error.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.line.fail(),
-            Err(error) if Errno::from_io_error(error) == Some(Errno::IO) => self.line.fail(),
+            Err(error) if is_of_file(error) => self.line.fail(),
             Err(_) => {}
         }
         Poll::Ready(sent)

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
@@ -18,12 +19,27 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
-    /// Sends the bytes of a stretch of a file as far as there is room; 0 when the file ends before it.
+    /// Sends the bytes of a stretch of a file as far as there is room; 0 when the file ends before it. Whether an error
+    /// is the file's says [`is_of_file`].
     fn poll_send_file(
         &mut self,
         cx: &mut Context<'_>,
         segment: &Segment,
     ) -> Poll<io::Result<usize>>;
+}
+
+/// Whether sending failed for the file that was to be read, and not for the client, who has left or takes nothing.
+/// sendfile(2) has one error for both.
+pub(super) fn is_of_file(error: &io::Error) -> bool {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return true;
+    }
+    matches!(
+        Errno::from_io_error(error),
+        // The disk does not give it; a network file system has lost it; its checksum or the file system's own records
+        // are wrong (ext4 and XFS say these two).
+        Some(Errno::IO | Errno::STALE | Errno::BADMSG | Errno::UCLEAN)
+    )
 }
 
 impl Wire for TcpStream {

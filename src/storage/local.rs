@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,7 +132,8 @@ impl Local {
     /// The blob stored under `digest`, if there is one.
     ///
     /// # Errors
-    /// `Open` when the file is there but cannot be opened.
+    /// `Open` when the file is there but cannot be opened; `Read` when not even its first byte can be read, as long as
+    /// another source can still be asked.
     pub fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, Error> {
         let Some(file) = self.open_file(&layout::blob(digest))? else {
             return Ok(None);
@@ -142,10 +144,34 @@ impl Local {
             .len();
         // An empty file where there should be content is what a crash leaves on some file systems.
         let truncated = size == 0 && *digest != Digest::of(digest.algorithm(), b"");
+        if size > 0 {
+            file.read_exact_at(&mut [0], 0)
+                .map_err(|error| Operation::Read.failed(error))?;
+        }
         Ok((!truncated).then(|| StoredBlob {
             file: Arc::new(file),
             size,
         }))
+    }
+
+    /// Removes the blob `digest` as long as it is this `file`, which cannot be read: what has taken its place stays.
+    ///
+    /// # Errors
+    /// `Open` or `Remove` when it is there and stays.
+    pub fn discard(&self, digest: &Digest, file: &File) -> Result<(), Error> {
+        let place = layout::blob(digest);
+        let Some(found) = self.open_file(&place)? else {
+            return Ok(());
+        };
+        let identity = |file: &File| fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+        let failed = |errno: Errno| Operation::Remove.failed(errno);
+        if identity(&found).map_err(failed)? != identity(file).map_err(failed)? {
+            return Ok(());
+        }
+        match rustix::fs::unlinkat(&self.base, place.path(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed(errno)),
+        }
     }
 
     /// A file in which the blob `digest` may grow, with `size` bytes set aside where that is known.
@@ -393,6 +419,20 @@ mod tests {
         std::fs::remove_file(&path).expect("removed");
         std::fs::write(&path, b"").expect("written");
         assert!(missing(), "an empty file is not the content");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_discarded_and_what_took_its_place_is_not() {
+        let (_directory, local) = open();
+        let digest = store(&local, b"some bytes");
+        let found = || local.blob(&digest).expect("readable");
+        let first = found().expect("there");
+        store(&local, b"some bytes");
+        local.discard(&digest, &first.file).expect("another one stands there");
+        let second = found().expect("there");
+        local.discard(&digest, &second.file).expect("removed");
+        assert!(found().is_none());
+        local.discard(&digest, &second.file).expect("gone already");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Operation {
     Write,
     /// Make it durable and give it its final name.
     Publish,
-    /// Remove a record.
+    /// Remove a record, or a blob that cannot be read.
     Remove,
 }
 

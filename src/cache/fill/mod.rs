@@ -18,6 +18,9 @@ mod plan;
 use plan::Plan;
 
 mod growth;
+mod places;
+use places::Places;
+
 mod sink;
 mod sources;
 use sources::Sources;
@@ -29,6 +32,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -68,6 +72,12 @@ pub(super) enum FillError {
     /// The bytes could not be kept.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// As many blobs are on their way in as may be.
+    #[error("as many blobs are on their way in as may be")]
+    Full {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// A bug here.
     #[error("the fill ended without a result")]
     Broken,
@@ -77,6 +87,7 @@ pub(super) enum FillError {
 #[derive(Debug, Clone)]
 pub(super) struct Fills {
     active: Arc<Mutex<HashMap<Digest, Arc<Fill>>>>,
+    places: Places,
     storage: Local,
     behind: Behind,
     metrics: Metrics,
@@ -87,26 +98,29 @@ impl Fills {
     pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
         Self {
             active: Arc::default(),
+            places: Places::new(),
             storage,
             behind,
             metrics,
         }
     }
 
-    /// Joins the fill of `digest` with `source`, or starts it. `hint` is how large the blob is said to be.
+    /// Joins the fill of `digest` with `source`, or starts it. `hint` is how large the blob is said to be. A fill that
+    /// waits for a place does so for as long as somebody is present.
     pub(super) fn join(
         &self,
         digest: Digest,
         source: &Repository,
         hint: Option<u64>,
-    ) -> (Role, Arc<Fill>) {
+    ) -> (Role, Arc<Fill>, Presence) {
         let mut active = self.active();
         if let Some(fill) = active.get(&digest)
             && fill.sources.offer(source)
         {
-            return (Role::Follower, Arc::clone(fill));
+            return (Role::Follower, Arc::clone(fill), fill.presence());
         }
         let fill = Arc::new(Fill::new(digest, source, hint));
+        let presence = fill.presence();
         active.insert(digest, Arc::clone(&fill));
         let entry = Entry {
             fills: self.clone(),
@@ -116,14 +130,29 @@ impl Fills {
         tokio::spawn(async move {
             // Dropped last, and also when the task panics.
             let Entry { fills, fill } = &entry;
-            task::run(fill, &fills.storage, &fills.behind, &fills.metrics).await;
+            task::run(fill, fills).await;
         });
-        (Role::Leader, fill)
+        (Role::Leader, fill, presence)
     }
 
     /// The fill of `digest`, where one is under way.
     pub(super) fn find(&self, digest: &Digest) -> Option<Arc<Fill>> {
         self.active().get(digest).cloned()
+    }
+
+    /// Takes `fill` out of the map if nobody is present; says whether that is so. Whoever comes then starts another.
+    fn give_up(&self, fill: &Arc<Fill>) -> bool {
+        // Nobody joins while this is held.
+        let mut active = self.active();
+        let nobody = fill.state.receiver_count() == 0;
+        if nobody
+            && active
+                .get(&fill.digest)
+                .is_some_and(|found| Arc::ptr_eq(found, fill))
+        {
+            active.remove(&fill.digest);
+        }
+        nobody
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
@@ -159,6 +188,12 @@ pub(super) struct Fill {
     hint: Option<u64>,
     /// A reader waits far from where anything is being received.
     stranded: Notify,
+}
+
+/// Somebody waits for the fill to open, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Presence {
+    _state: watch::Receiver<State>,
 }
 
 /// What readers watch.
@@ -226,6 +261,12 @@ impl Fill {
             sources: Sources::new(source, digest),
             hint,
             stranded,
+        }
+    }
+
+    fn presence(&self) -> Presence {
+        Presence {
+            _state: self.state.subscribe(),
         }
     }
 

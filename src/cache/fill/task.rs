@@ -1,5 +1,6 @@
 //! The task of a fill: finds a source, keeps workers at work, verifies, publishes.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::growth::{Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
+use super::places::{Place, full};
 use super::sink::Sink;
 use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
-use super::{End, FRONT_BYTES, Fill, FillError, NEAR_BYTES, Opened};
+use super::{End, FRONT_BYTES, Fill, FillError, Fills, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
 use crate::metrics::Metrics;
 use crate::storage::{Local, StoredBlob};
@@ -39,13 +41,14 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Brings the blob of `fill` in.
-pub(super) async fn run(fill: &Arc<Fill>, storage: &Local, behind: &Behind, metrics: &Metrics) {
-    let _inflight = metrics.fill();
+pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) {
+    let _inflight = fills.metrics.fill();
     let task = Task {
         fill,
-        storage,
-        behind,
-        metrics,
+        fills,
+        storage: &fills.storage,
+        behind: &fills.behind,
+        metrics: &fills.metrics,
     };
     let late = || FillError::Upstream(upstream::Error::TimedOut(upstream::Silence::Body));
     let result = timeout(FILL_DEADLINE, task.run()).await;
@@ -57,6 +60,7 @@ pub(super) async fn run(fill: &Arc<Fill>, storage: &Local, behind: &Behind, metr
 
 struct Task<'a> {
     fill: &'a Arc<Fill>,
+    fills: &'a Fills,
     storage: &'a Local,
     behind: &'a Behind,
     metrics: &'a Metrics,
@@ -67,8 +71,12 @@ impl Task<'_> {
         if self.find_stored().await? {
             return Ok(());
         }
+        let mut place = None;
         loop {
             let (source, stream) = self.open().await?;
+            if place.is_none() {
+                place = Some(self.find_place(stream.total()).await?);
+            }
             let sink = self.make_sink(&stream).await?;
             let label = source.repository().label().to_owned();
             let asked = self.receive(source, stream, &sink).await?;
@@ -148,6 +156,22 @@ impl Task<'_> {
                 total,
             },
             Some(_) | None => Extent::Whole,
+        }
+    }
+
+    /// Waits in line to bring in a blob of `size` bytes, for as long as anybody wants it.
+    async fn find_place(&self, size: Option<u64>) -> Result<Place, FillError> {
+        let mut place = pin!(self.fills.places.wait(size));
+        loop {
+            tokio::select! {
+                biased;
+                place = &mut place => return place,
+                () = self.fill.state.closed() => {
+                    if self.fills.give_up(self.fill) {
+                        return Err(full());
+                    }
+                }
+            }
         }
     }
 

@@ -197,7 +197,7 @@ async fn a_file_that_is_cut_short_in_the_middle_is_a_short_body() {
     library.library.file.set_len(0).unwrap();
     answer.extend(rest(&mut client).await);
     let (bytes, end) = library.end().await;
-    assert_eq!(end, End::Failed);
+    assert_eq!(end, End::Unreadable);
     let head = answer.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
     let body = &answer[head..];
     assert!(body.len() as u64 <= bytes);
@@ -219,7 +219,7 @@ async fn a_file_that_is_shorter_than_it_said_is_a_short_body() {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"));
     // What lies before the stretch in which it ends is sent.
     assert!(answer.ends_with(&content(0, 524_288)));
-    assert_eq!(library.end().await, (524_288, End::Failed));
+    assert_eq!(library.end().await, (524_288, End::Unreadable));
 }
 
 #[tokio::test]
