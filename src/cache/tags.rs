@@ -356,9 +356,11 @@ impl Question {
         match error {
             Error::Upstream(upstream::Error::NotFound) => Some(self.terms.on_not_found),
             Error::Upstream(upstream::Error::Denied(_)) => Some(self.terms.on_unauthorized),
-            Error::Upstream(_) | Error::WrongDigest { .. } | Error::Manifest(_) | Error::Broken => {
-                None
-            }
+            Error::Upstream(_)
+            | Error::WrongDigest { .. }
+            | Error::Manifest(_)
+            | Error::Full { .. }
+            | Error::Broken => None,
         }
     }
 

@@ -28,6 +28,10 @@ pub enum ManifestError {
         /// `Content-Type` of the answer.
         header: MediaType,
     },
+    /// Neither the header nor the document says that it is a manifest of any kind: most likely it is an error that comes
+    /// with the status of success.
+    #[error("nothing says that the document is a manifest")]
+    Unnamed,
     /// It is an index and an image at once, so two clients could read two things in it (CVE-2021-41190).
     #[error("the manifest has both `manifests` and `layers` or `config`")]
     Ambiguous,
@@ -40,6 +44,7 @@ struct Shape {
     media_type: Option<String>,
     is_index: bool,
     is_image: bool,
+    is_error: bool,
     duplicate: Option<&'static str>,
 }
 
@@ -121,6 +126,7 @@ impl<'de> Visitor<'de> for ShapeVisitor {
             match key.as_str() {
                 "mediaType" => shape.media_type = map.next_value::<Option<String>>()?,
                 "manifests" => shape.is_index |= !map.next_value::<Skipped>()?.is_null,
+                "errors" => shape.is_error |= !map.next_value::<Skipped>()?.is_null,
                 "layers" | "config" => shape.is_image |= !map.next_value::<Skipped>()?.is_null,
                 _ => {
                     map.next_value::<Skipped>()?;
@@ -151,6 +157,10 @@ pub fn check_manifest(bytes: &[u8], media_type: &MediaType) -> Result<(), Manife
     }
     if shape.is_index && shape.is_image {
         return Err(ManifestError::Ambiguous);
+    }
+    let is_named = shape.media_type.is_some() || shape.is_index || shape.is_image;
+    if !is_named && (shape.is_error || media_type.is_any_json()) {
+        return Err(ManifestError::Unnamed);
     }
     match shape.media_type {
         Some(body) if body.parse().as_ref() != Ok(media_type) => Err(ManifestError::TypeMismatch {

@@ -45,7 +45,12 @@ impl MediaType {
     /// Whether a document of this type could be a manifest: JSON of some kind. So an HTML page that a portal answers
     /// with 200 never becomes one.
     pub fn may_be_manifest(&self) -> bool {
-        !self.is_schema_1() && (self.0.ends_with("+json") || &*self.0 == "application/json")
+        !self.is_schema_1() && (self.0.ends_with("+json") || self.is_any_json())
+    }
+
+    /// Whether it says no more than that the document is JSON, as it does of error bodies, too.
+    pub fn is_any_json(&self) -> bool {
+        &*self.0 == "application/json"
     }
 }
 

@@ -428,7 +428,9 @@ mod tests {
         let found = || local.blob(&digest).expect("readable");
         let first = found().expect("there");
         store(&local, b"some bytes");
-        local.discard(&digest, &first.file).expect("another one stands there");
+        local
+            .discard(&digest, &first.file)
+            .expect("another one stands there");
         let second = found().expect("there");
         local.discard(&digest, &second.file).expect("removed");
         assert!(found().is_none());

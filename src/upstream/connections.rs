@@ -178,7 +178,9 @@ mod tests {
     async fn the_line_has_an_end() {
         let connections = Connections::bounded(1);
         let held = connections.wait().await.expect("a free one");
-        let mut line: Vec<_> = (0..LINE_MAX).map(|_| Box::pin(connections.wait())).collect();
+        let mut line: Vec<_> = (0..LINE_MAX)
+            .map(|_| Box::pin(connections.wait()))
+            .collect();
         for waiting in &mut line {
             assert!(waiting.as_mut().now_or_never().is_none());
         }
@@ -198,14 +200,23 @@ mod tests {
         let held = of(Standing::Known, "ghcr.io")
             .at_once()
             .expect("a free one");
-        assert_eq!(of(Standing::Known, "ghcr.io").0.free.available_permits(), 31);
-        assert_eq!(of(Standing::Known, "quay.io").0.free.available_permits(), 32);
+        assert_eq!(
+            of(Standing::Known, "ghcr.io").0.free.available_permits(),
+            31
+        );
+        assert_eq!(
+            of(Standing::Known, "quay.io").0.free.available_permits(),
+            32
+        );
         drop(held);
         of(Standing::Known, "gcr.io");
         assert_eq!(public.known.lock().expect("no panic").len(), 1);
         let one = of(Standing::Stranger, "one.example");
         let _held = one.at_once().expect("a free one");
         let other = of(Standing::Stranger, "other.example");
-        assert_eq!(other.0.free.available_permits(), STRANGERS_CONNECTIONS_MAX - 1);
+        assert_eq!(
+            other.0.free.available_permits(),
+            STRANGERS_CONNECTIONS_MAX - 1
+        );
     }
 }

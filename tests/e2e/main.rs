@@ -20,6 +20,7 @@ mod command_line;
 mod skopeo;
 
 mod credentials;
+mod crowds;
 mod overlap;
 mod restart;
 

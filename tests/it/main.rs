@@ -14,11 +14,13 @@ mod scripted_upstream;
 
 mod conformance;
 
+mod bounds;
 mod breaker;
 mod concurrent_pulls;
 mod own_word;
 mod pieces;
 mod shared_fills;
+mod unreachable;
 mod upstream_failures;
 
 mod security;

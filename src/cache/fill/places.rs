@@ -65,9 +65,10 @@ impl Places {
     pub(super) async fn wait(&self, size: Option<u64>) -> Result<Place, FillError> {
         let is_large = size.is_none_or(|size| size >= LARGE_BYTES_MIN);
         let place = timeout(WAIT_MAX, async {
-            let large = match is_large {
-                true => Some(Arc::clone(&self.large).acquire_owned().await.ok()?),
-                false => None,
+            let large = if is_large {
+                Some(Arc::clone(&self.large).acquire_owned().await.ok()?)
+            } else {
+                None
             };
             let one = Arc::clone(&self.all).acquire_owned().await.ok()?;
             Some(Place {
@@ -108,7 +109,10 @@ mod tests {
         }
         drop(first);
         drop(held);
-        assert!(third.as_mut().now_or_never().is_none(), "it is not its turn");
+        assert!(
+            third.as_mut().now_or_never().is_none(),
+            "it is not its turn"
+        );
         drop(second.await.expect("the next in line"));
         third.await.expect("the last in line");
     }

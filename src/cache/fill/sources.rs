@@ -82,6 +82,16 @@ impl Sources {
         self.next().is_some()
     }
 
+    /// Whether some source that has not failed is none of `asked`.
+    pub(super) fn has_other_than(&self, asked: &[BlobSource]) -> bool {
+        let inner = self.inner();
+        let is_other = |entry: &&Entry| {
+            let was_asked = asked.iter().any(|source| entry.is(source.repository()));
+            entry.failure.is_none() && !was_asked
+        };
+        inner.entries.iter().any(|entry| is_other(&entry))
+    }
+
     /// `source` has nothing more to give.
     pub(super) fn failed(&self, source: &Repository, error: Error) {
         let mut inner = self.inner();

@@ -71,7 +71,7 @@ impl Task<'_> {
         if self.find_stored().await? {
             return Ok(());
         }
-        let mut place = None;
+        let (mut place, mut asked_again) = (None, false);
         loop {
             let (source, stream) = self.open().await?;
             if place.is_none() {
@@ -82,18 +82,27 @@ impl Task<'_> {
             let asked = self.receive(source, stream, &sink).await?;
             match self.finish(&sink, &label).await {
                 Err(wrong @ FillError::WrongDigest { .. }) => {
-                    // One registry's wrong bytes are not the trouble of those who brought another.
-                    for source in &asked {
-                        let error = upstream::Error::Protocol("it sends wrong bytes".to_owned());
-                        self.fill.sources.failed(source.repository(), error);
+                    // Some registries mix up answers now and then: who is the only one to ask is asked once more.
+                    let once_more = !asked_again && !self.fill.sources.has_other_than(&asked);
+                    if !once_more {
+                        self.blame(&asked);
+                        if !self.fill.sources.has_more() {
+                            return Err(wrong);
+                        }
                     }
-                    if !self.fill.sources.has_more() {
-                        return Err(wrong);
-                    }
+                    asked_again |= once_more;
                     self.fill.begin_anew();
                 }
                 ended => return ended,
             }
+        }
+    }
+
+    /// One registry's wrong bytes are not the trouble of those who brought another.
+    fn blame(&self, asked: &[BlobSource]) {
+        for source in asked {
+            let error = upstream::Error::Protocol("it sends wrong bytes".to_owned());
+            self.fill.sources.failed(source.repository(), error);
         }
     }
 

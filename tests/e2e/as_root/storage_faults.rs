@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::harness::gate::Gate;
 use crate::harness::images::Layer;
 use crate::harness::mirror::Mirror;
-use crate::harness::process::{command, run};
+use crate::harness::process::{command, outcome, run};
+use crate::harness::registry::blob_bytes;
 use crate::harness::strace::Faults;
 use crate::harness::upstream::Upstream;
 
@@ -84,14 +85,18 @@ fn a_disk_that_fails_at_any_step_stops_no_download() {
     let faults = [
         "openat,openat2:error=ENOSPC",
         "openat,openat2:error=EMFILE",
+        "openat,openat2:error=ENFILE",
+        "openat,openat2:error=ENAMETOOLONG",
         "fallocate:error=EDQUOT",
         "pwritev,pwritev2:error=EIO:when=1",
         "pwritev,pwritev2:error=ENOSPC:when=3",
         "pwritev,pwritev2:error=EDQUOT:when=8+",
+        "pwritev,pwritev2:error=EFBIG:when=2+",
         "fdatasync:error=EIO",
         "fdatasync:error=ENOSPC",
         "renameat,renameat2:error=EIO",
         "renameat,renameat2:error=EDQUOT",
+        "renameat,renameat2:error=EROFS",
     ];
     for fault in faults {
         let before = mirror.storage_errors();
@@ -135,6 +140,72 @@ fn a_stored_blob_that_cannot_be_read_is_never_taken_for_whole() {
         injected.end();
     }
     is_pulled(&mut mirror, directory.path(), &layer, true);
+}
+
+#[test]
+fn a_stored_blob_whose_first_byte_cannot_be_read_is_fetched_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(directory.path());
+    let layer = large(&upstream);
+    let mut mirror = upstream.mirror(directory.path());
+    is_pulled(&mut mirror, directory.path(), &layer, true);
+    let before = mirror.storage_errors();
+    let injected = Faults::inject(directory.path(), mirror.pid(), &["pread64:error=EIO"]);
+    is_pulled(&mut mirror, directory.path(), &layer, true);
+    injected.end();
+    assert!(mirror.storage_errors() > before);
+    is_pulled(&mut mirror, directory.path(), &layer, true);
+}
+
+#[test]
+fn a_stored_blob_that_cannot_be_read_in_the_middle_is_kept_no_longer() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::start(directory.path());
+    let layer = large(&upstream);
+    let mut mirror = upstream.mirror(directory.path());
+    is_pulled(&mut mirror, directory.path(), &layer, true);
+    upstream.restart();
+    for fault in [
+        "sendfile:error=EIO:when=2+",
+        "sendfile:error=ESTALE:when=2+",
+    ] {
+        let before = mirror.storage_errors();
+        let injected = Faults::inject(directory.path(), mirror.pid(), &[fault]);
+        let fetched = mirror.fetch(directory.path(), layer.0, &layer.1);
+        assert_eq!(fetched, None, "{fault}");
+        mirror.wait_until(|mirror| mirror.stored_blobs().is_empty());
+        injected.end();
+        assert!(mirror.storage_errors() > before, "{fault}");
+        assert!(mirror.log().contains(r#"end="unreadable""#), "{fault}");
+        assert!(!mirror.log().contains(r#"end="cancelled""#), "{fault}");
+        is_pulled(&mut mirror, directory.path(), &layer, true);
+    }
+    let asked = upstream.stop().example;
+    assert_eq!(blob_bytes(&asked, &layer.1.digest), 2 * layer.1.size);
+}
+
+#[test]
+fn a_process_without_descriptors_waits_and_recovers() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(directory.path());
+    let layer = large(&upstream);
+    let mut mirror = upstream.mirror(directory.path());
+    is_pulled(&mut mirror, directory.path(), &layer, true);
+    for error in ["EMFILE", "ENFILE", "ENOMEM"] {
+        let fault = format!("accept,accept4:error={error}");
+        let injected = Faults::inject(directory.path(), mirror.pid(), &[&fault]);
+        let before = mirror.cpu_ticks();
+        let url = format!("{}/livez", mirror.url());
+        let unanswered = outcome(command("curl").args(["--silent", "--max-time", "2", &url]));
+        assert!(!unanswered.status.success(), "{error}");
+        let ticks = mirror.cpu_ticks() - before;
+        assert!(
+            ticks < 50,
+            "{error}: {ticks} hundredths of a second in two seconds"
+        );
+        injected.end();
+        is_pulled(&mut mirror, directory.path(), &layer, true);
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::digest;
 use super::images::Layer;
@@ -11,6 +13,12 @@ use super::upstream::EXAMPLE;
 
 /// The built binary.
 const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
+
+/// Longest wait for what the mirror does behind an answer.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Pause between two looks at a process that has no way to tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A running mirror.
 pub(crate) struct Mirror {
@@ -133,6 +141,37 @@ impl Mirror {
             .filter(|line| line.starts_with("entrepot_storage_errors_total{"))
             .filter_map(|line| line.rsplit_once(' '));
         counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Waits until `ready` holds of it.
+    pub(crate) fn wait_until(&mut self, ready: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + WITHIN;
+        while !ready(self) {
+            assert!(Instant::now() < deadline, "{}", self.log());
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Processor time it has used, in hundredths of a second.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name, which is in brackets, come the 3rd field and so on; times are the 14th and the 15th.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split(' ').skip(11).take(2);
+        ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
+    /// How many files and sockets it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        entries(Path::new(&format!("/proc/{}/fd", self.pid()))).len()
+    }
+
+    /// A line of its `/proc/PID/status`, in bytes.
+    pub(crate) fn memory(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|it| it.strip_prefix(line)).unwrap();
+        let kib = value.trim_start_matches(':').trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() << 10
     }
 
     /// Waits until no blob is on its way in.

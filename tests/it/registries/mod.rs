@@ -19,6 +19,7 @@ mod digests;
 mod lists;
 mod ranges;
 mod rate_limits;
+mod resumed;
 
 use crate::harness::content::Image;
 use crate::harness::mirror::{Mirror, Setup};

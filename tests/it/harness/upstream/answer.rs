@@ -181,6 +181,7 @@ pub struct Answer {
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Body,
     pub(super) raw: Option<Bytes>,
+    pub(super) stays: bool,
     part: Option<(usize, usize)>,
 }
 
@@ -192,6 +193,7 @@ impl Answer {
             headers: Vec::new(),
             body: Body::new(Bytes::new()),
             raw: None,
+            stays: false,
             part: None,
         }
     }
@@ -221,6 +223,12 @@ impl Answer {
         let mut answer = Self::status(200);
         answer.raw = Some(bytes.into());
         answer
+    }
+
+    /// The connection stays open behind raw bytes.
+    pub fn and_stays(mut self) -> Self {
+        self.stays = true;
+        self
     }
 
     /// One more header line.

@@ -2,6 +2,7 @@
 //! remembers everything it is asked.
 
 mod answer;
+mod black_hole;
 mod guard;
 mod registry;
 mod tls;
@@ -22,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::content::{Image, Manifest, sha256};
 
 pub use answer::{Answer, Body, Declared, End};
+pub use black_hole::BlackHole;
 pub use guard::{Guard, basic};
 pub use tls::Authority;
 pub use wire::Seen;

@@ -118,12 +118,20 @@ pub async fn write_answer<S: AsyncRead + AsyncWrite + Unpin>(
         stream.write_all(raw).await?;
         if body.endless {
             // Until the other side has had enough.
+            let mut pace = body.pace.map(tokio::time::interval);
             loop {
+                if let Some(pace) = &mut pace {
+                    next_span(stream, pace).await?;
+                }
                 stream.write_all(&body.bytes).await?;
             }
         }
         stream.flush().await?;
-        return Ok(After::Closed(End::Fin));
+        return Ok(if answer.stays {
+            After::Open
+        } else {
+            After::Closed(End::Fin)
+        });
     }
     let length = answer.length();
     stream.write_all(head(answer, length).as_bytes()).await?;
