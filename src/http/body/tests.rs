@@ -152,7 +152,7 @@ fn a_stretch_that_goes_beyond_the_declared_bytes_is_not_given() {
         next(&mut body),
         Some(Err(BodyError::Long { surplus: 1 }))
     ));
-    assert_eq!(*told.lock().unwrap(), [(0, End::Failed)]);
+    assert_eq!(*told.lock().unwrap(), [(0, End::Unreadable)]);
 }
 
 #[test]
@@ -162,5 +162,5 @@ fn a_file_that_cannot_be_read_fails_the_body() {
     check_segment(&mut body, 10, 3);
     body.failed(io::ErrorKind::UnexpectedEof.into());
     drop(body);
-    assert_eq!(*told.lock().unwrap(), [(0, End::Failed)]);
+    assert_eq!(*told.lock().unwrap(), [(0, End::Unreadable)]);
 }

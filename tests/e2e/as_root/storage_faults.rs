@@ -87,6 +87,8 @@ fn a_disk_that_fails_at_any_step_stops_no_download() {
         "openat,openat2:error=EMFILE",
         "openat,openat2:error=ENFILE",
         "openat,openat2:error=ENAMETOOLONG",
+        "openat,openat2:error=EACCES",
+        "openat,openat2:error=EPERM",
         "fallocate:error=EDQUOT",
         "pwritev,pwritev2:error=EIO:when=1",
         "pwritev,pwritev2:error=ENOSPC:when=3",
@@ -97,6 +99,7 @@ fn a_disk_that_fails_at_any_step_stops_no_download() {
         "renameat,renameat2:error=EIO",
         "renameat,renameat2:error=EDQUOT",
         "renameat,renameat2:error=EROFS",
+        "renameat,renameat2:error=EPERM",
     ];
     for fault in faults {
         let before = mirror.storage_errors();
