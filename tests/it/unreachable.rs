@@ -114,6 +114,8 @@ async fn f3_an_upstream_that_never_answers_is_a_504_for_all_who_wait_and_holds_n
     }
     is_idle(&world.mirror).await;
     world.upstream.behave();
+    // The mirror leaves an upstream in trouble alone for a while.
+    clock::pass(60).await;
     assert_eq!(world.mirror.get(&target).await.expect(200), content);
 }
 
@@ -175,6 +177,7 @@ async fn f4_a_body_that_stalls_again_and_again_is_short_for_all_and_exact_later(
     is_idle(&world.mirror).await;
     assert!(!world.mirror.has(&digest));
     gate.open();
+    clock::pass(60).await;
     assert_eq!(world.mirror.get(&target).await.expect(200), content);
 }
 

@@ -152,7 +152,7 @@ fn a_stretch_that_goes_beyond_the_declared_bytes_is_not_given() {
         next(&mut body),
         Some(Err(BodyError::Long { surplus: 1 }))
     ));
-    assert_eq!(*told.lock().unwrap(), [(0, End::Unreadable)]);
+    assert_eq!(*told.lock().unwrap(), [(0, End::Failed)]);
 }
 
 #[test]
