@@ -278,7 +278,7 @@ fn first(upstream: &Upstream, target: &str, answer: Answer) {
 
 #[tokio::test]
 async fn f19_a_source_that_fails_once_fails_nobody_who_waits() {
-    for status in [500, 502, 503, 504] {
+    for status in [500, 503] {
         let name = status.to_string();
         fails_once(&name, |upstream, target, _| {
             first(upstream, target, Answer::status(status));
@@ -286,7 +286,7 @@ async fn f19_a_source_that_fails_once_fails_nobody_who_waits() {
         .await;
     }
     fails_once("dropped", |upstream, target, _| {
-        first(upstream, target, Answer::raw(""))
+        first(upstream, target, Answer::raw(""));
     })
     .await;
     fails_once("half a head", |upstream, target, _| {
