@@ -96,7 +96,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         listeners.push(listener);
     }
     let cache = Cache::new(storage, config.tags, clock, metrics.clone());
-    let registry = Registry::new(upstreams, cache.clone(), metrics.clone());
+    let registry = Registry::new(
+        upstreams,
+        cache.clone(),
+        config.authentication,
+        metrics.clone(),
+    );
     Ok(Mirror {
         listeners,
         addresses,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::Error;
 use crate::clock::Clock;
 use crate::oci::{Namespace, Reference, RepositoryName};
-use crate::upstream::{self, Repository};
+use crate::upstream::{self, Holder, Repository};
 
 /// For how long: shorter than anybody takes from a push to the pull that follows it.
 const REMEMBERED_FOR: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ struct Question {
     namespace: Namespace,
     repository: RepositoryName,
     reference: Reference,
+    /// What one is not shown may be there for another.
+    holder: Holder,
 }
 
 impl Absent {
@@ -56,6 +58,7 @@ impl Absent {
             namespace: source.namespace().clone(),
             repository: source.name().clone(),
             reference: reference.clone(),
+            holder: source.holder().clone(),
         };
         // A clock that was set back makes nothing last longer.
         let is_recent = |said| {

@@ -7,14 +7,15 @@ use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::behind::Behind;
-use super::fill::{Fill, FillError, Fills, Opened};
+use super::fill::{Fill, FillError, Fills, Opened, Standing};
+use super::links::{Links, Proof, Subject};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
 use super::shelf::{ManifestKey, Shelf};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
-use crate::storage::{Local, Operation, StoredBlob};
+use crate::storage::{Audience, Local, Operation, StoredBlob};
 use crate::upstream::{self, Extent, Repository};
 
 /// Blobs by digest, whichever repository they are asked through.
@@ -22,17 +23,25 @@ use crate::upstream::{self, Extent, Repository};
 pub(super) struct Blobs {
     storage: Local,
     shelf: Shelf,
+    links: Links,
     fills: Fills,
     behind: Behind,
     metrics: Metrics,
 }
 
 impl Blobs {
-    pub(super) fn new(storage: Local, shelf: Shelf, behind: Behind, metrics: Metrics) -> Self {
-        let fills = Fills::new(storage.clone(), behind.clone(), metrics.clone());
+    pub(super) fn new(
+        storage: Local,
+        shelf: Shelf,
+        links: Links,
+        behind: Behind,
+        metrics: Metrics,
+    ) -> Self {
+        let fills = Fills::new(storage.clone(), links.clone(), behind.clone(), metrics.clone());
         Self {
             storage,
             shelf,
+            links,
             fills,
             behind,
             metrics,
@@ -46,25 +55,34 @@ impl Blobs {
         digest: Digest,
     ) -> Result<(Outcome, Blob), Error> {
         // Fills first, then storage: a fill is in the one or in the other, and never in between.
-        let fill = self.fills.find(&digest);
-        if fill.is_none()
-            && let Some(blob) = self.stored(&source, digest).await?
-        {
-            return Ok((Outcome::Hit, Blob::stored(blob)));
-        }
-        if let Some(fill) = fill
-            && !may_join(&fill, &source).await?
-        {
-            return self.pass_through(source, digest).await;
+        if self.fills.find(&digest).is_none() {
+            match self.readable(&source, digest).await? {
+                Readable::Yes(outcome, blob) => return Ok((outcome, Blob::stored(blob))),
+                Readable::Elsewhere => {
+                    return self
+                        .pass_through(source, digest, BypassReason::NotBelieved)
+                        .await;
+                }
+                Readable::Nothing => {}
+            }
         }
         let hint = self.shelf.size_of(&digest);
         let (role, fill, _present) = self.fills.join(digest, &source, hint);
         let outcome = joined(&fill, role);
         let _waiter = self.metrics.fill_waiter();
         match fill.opened(&source).await {
-            Ok(opened) => Ok((outcome, Blob::filling(fill, opened, source))),
-            Err(FillError::Storage(_)) => self.pass_through(source, digest).await,
-            Err(FillError::Upstream(error)) => Err(error.into()),
+            Ok(opened) if self.may_read_along(&fill, &source, opened.size).await? => {
+                Ok((outcome, Blob::filling(fill, opened, source)))
+            }
+            Ok(_) => {
+                self.pass_through(source, digest, BypassReason::NotBelieved)
+                    .await
+            }
+            Err(FillError::Storage(_)) => {
+                self.pass_through(source, digest, BypassReason::StorageFailed)
+                    .await
+            }
+            Err(FillError::Upstream(error)) => Err(self.refused(&source, digest, error)),
             Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
             Err(FillError::Full { retry_after }) => Err(Error::Full { retry_after }),
             Err(FillError::BegunAnew | FillError::Broken) => Err(Error::Broken),
@@ -77,19 +95,22 @@ impl Blobs {
         source: &Repository,
         digest: Digest,
     ) -> Result<(Outcome, u64), Error> {
-        let fill = self.fills.find(&digest);
-        if let Some(fill) = &fill
-            && (fill.asks(source.namespace()) || fill.is_verified())
-            && let Some(Opened { size, .. }) = fill.opened_already()
-        {
-            return Ok((joined(fill, Role::Follower), size));
+        match self.fills.find(&digest) {
+            Some(fill) => {
+                if let (Standing::Entitled, Some(Opened { size, .. })) =
+                    (fill.standing(source), fill.opened_already())
+                {
+                    return Ok((joined(&fill, Role::Follower), size));
+                }
+            }
+            None => {
+                if let Readable::Yes(outcome, blob) = self.readable(source, digest).await? {
+                    return Ok((outcome, blob.size));
+                }
+            }
         }
-        if fill.is_none()
-            && let Some(blob) = self.stored(source, digest).await?
-        {
-            return Ok((Outcome::Hit, blob.size));
-        }
-        let size = source.head_blob(&digest).await?;
+        let size = source.head_blob(&digest).await;
+        let size = size.map_err(|error| self.refused(source, digest, error))?;
         Ok((
             Outcome::Miss {
                 collapsed: false,
@@ -110,6 +131,51 @@ impl Blobs {
             }
             tracing::warn!(%digest, removed = removed.is_ok(), "a stored blob cannot be read");
         });
+    }
+
+    /// What is stored under `digest`, as far as the holder of `source` may read it.
+    async fn readable(&self, source: &Repository, digest: Digest) -> Result<Readable, Error> {
+        let Some(blob) = self.stored(source, digest).await? else {
+            return Ok(Readable::Nothing);
+        };
+        if blob.audience == Audience::Everybody && source.takes_public_content() {
+            return Ok(Readable::Yes(Outcome::Hit, blob));
+        }
+        Ok(
+            match self.links.prove(source, Subject::Blob(digest)).await? {
+                Proof::Held => Readable::Yes(Outcome::Hit, blob),
+                Proof::Confirmed { size: Some(size) } if size != blob.size => Readable::Elsewhere,
+                Proof::Confirmed { .. } => Readable::Yes(Outcome::Revalidated, blob),
+                Proof::Unbelieved => Readable::Elsewhere,
+            },
+        )
+    }
+
+    /// Whether the holder of `source` may read what `fill` brings in, a blob of `size` bytes. Whose own source gives it
+    /// may; others ask their own whether it would.
+    async fn may_read_along(
+        &self,
+        fill: &Fill,
+        source: &Repository,
+        size: u64,
+    ) -> Result<bool, Error> {
+        match fill.standing(source) {
+            Standing::Entitled => return Ok(true),
+            Standing::Refused(error) => return Err(self.refused(source, fill.digest(), error)),
+            Standing::Unknown => {}
+        }
+        let subject = Subject::Blob(fill.digest());
+        Ok(match self.links.prove(source, subject).await? {
+            Proof::Held => true,
+            Proof::Confirmed { size: said } => said == Some(size),
+            Proof::Unbelieved => false,
+        })
+    }
+
+    /// `error`, once what it ends has ended.
+    fn refused(&self, source: &Repository, digest: Digest, error: upstream::Error) -> Error {
+        self.links.refused(source, Some(&digest), &error);
+        error.into()
     }
 
     /// What storage has under `digest`. Storage that cannot say has nothing.
@@ -141,31 +207,30 @@ impl Blobs {
         }
     }
 
-    /// Storage is failing: this caller gets a connection of its own.
+    /// What is here is of no use to this caller, who gets a connection of its own.
     async fn pass_through(
         &self,
         source: Repository,
         digest: Digest,
+        reason: BypassReason,
     ) -> Result<(Outcome, Blob), Error> {
         let stream = source.get_blob(&digest, Extent::Whole).await?;
         let size = stream.total().ok_or_else(|| {
             upstream::Error::Protocol("the size of the blob is not declared".to_owned())
         })?;
-        let outcome = Outcome::Bypass(BypassReason::StorageFailed);
+        let outcome = Outcome::Bypass(reason);
         Ok((outcome, Blob::upstream(digest, size, source, stream)))
     }
 }
 
-/// Whether the caller may take part in `fill`. Where another registry is asked, one's own is asked first whether it has
-/// the blob and how large it is: nobody is told what a registry says that they did not ask.
-async fn may_join(fill: &Fill, source: &Repository) -> Result<bool, Error> {
-    if fill.asks(source.namespace()) || fill.is_verified() {
-        return Ok(true);
-    }
-    let size = source.head_blob(&fill.digest()).await?;
-    Ok(fill
-        .opened_already()
-        .is_none_or(|opened| opened.size == size))
+/// Whether something stored may be read.
+enum Readable {
+    /// It may, and how that is known.
+    Yes(Outcome, StoredBlob),
+    /// Upstream says so, but has to send the bytes itself.
+    Elsewhere,
+    /// There is nothing.
+    Nothing,
 }
 
 /// How a caller who joins `fill` is answered. What is verified and only waits for the disk is there as far as anybody

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::behind::Behind;
+use super::links::user_of;
 use super::pending::Pending;
 use super::shelf::told;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Namespace, RepositoryName};
 use crate::storage::{Local, RECORD_BYTES_MAX, RecordKey};
-use crate::upstream::Repository;
+use crate::upstream::{Holder, Repository};
 
 /// Which list is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,6 +24,8 @@ pub(super) struct ListKey {
     pub(super) repository: RepositoryName,
     /// What the referrers refer to; nothing, where the tags are meant.
     pub(super) subject: Option<Digest>,
+    /// Who may see it: what one is shown is not another's.
+    holder: Holder,
 }
 
 /// A list on disk. It says what it is about, because the file name does not.
@@ -31,6 +34,9 @@ struct ListFile<L> {
     namespace: Namespace,
     repository: RepositoryName,
     subject: Option<Digest>,
+    /// The user name it was shown to.
+    #[serde(default)]
+    user: Option<String>,
     /// When upstream was asked for it, in seconds since 1970.
     checked: u64,
     list: L,
@@ -51,7 +57,13 @@ impl ListKey {
             namespace: source.namespace().clone(),
             repository: source.name().clone(),
             subject,
+            holder: source.holder().clone(),
         }
+    }
+
+    /// Whether it may be kept on disk.
+    fn is_kept(&self) -> bool {
+        !matches!(self.holder, Holder::Caller(_))
     }
 
     fn record(&self) -> RecordKey<'_> {
@@ -74,6 +86,9 @@ impl ListStore {
 
     /// The list `key` and when upstream was asked for it, if it is here.
     pub(super) async fn read<L: DeserializeOwned>(&self, key: &ListKey) -> Option<(L, SystemTime)> {
+        if !key.is_kept() {
+            return None;
+        }
         if let Some(pending) = self.pending.get(key) {
             return parse(&pending?, key);
         }
@@ -97,12 +112,14 @@ impl ListStore {
             namespace,
             repository,
             subject,
+            holder,
         } = key.clone();
         let checked = checked.duration_since(SystemTime::UNIX_EPOCH);
         let file = ListFile {
             namespace,
             repository,
             subject,
+            user: user_of(&holder),
             checked: checked.unwrap_or_default().as_secs(),
             list: &**list,
         };
@@ -119,6 +136,9 @@ impl ListStore {
     }
 
     fn put(&self, key: &ListKey, record: Option<Bytes>) {
+        if !key.is_kept() {
+            return;
+        }
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
         self.pending.set(key.clone(), record, move |key, record| {
             let written = match record {
@@ -133,13 +153,12 @@ impl ListStore {
 /// The list in `content`, if it is one, and about `key`. A damaged record is a miss.
 fn parse<L: DeserializeOwned>(content: &[u8], key: &ListKey) -> Option<(L, SystemTime)> {
     let file: ListFile<L> = serde_json::from_slice(content).ok()?;
-    let about = ListKey {
-        namespace: file.namespace,
-        repository: file.repository,
-        subject: file.subject,
-    };
+    let is_about = file.namespace == key.namespace
+        && file.repository == key.repository
+        && file.subject == key.subject
+        && file.user == user_of(&key.holder);
     let checked = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(file.checked))?;
-    (about == *key).then_some((file.list, checked))
+    is_about.then_some((file.list, checked))
 }
 
 #[cfg(test)]
@@ -154,6 +173,7 @@ mod tests {
             namespace: "docker.io".parse().expect("a namespace"),
             repository: repository.parse().expect("a name"),
             subject: None,
+            holder: Holder::Mirror("robot".into()),
         }
     }
 
@@ -162,11 +182,13 @@ mod tests {
             namespace,
             repository,
             subject,
+            holder,
         } = key("a/b");
         let file = ListFile {
             namespace,
             repository,
             subject,
+            user: user_of(&holder),
             checked: 2000,
             list: list(),
         };
@@ -188,6 +210,11 @@ mod tests {
     fn a_record_about_another_list_or_a_damaged_one_is_a_miss() {
         let parse = parse::<TagList>;
         assert_eq!(parse(&content(), &key("a/c")), None);
+        let of_anybody = ListKey {
+            holder: Holder::Anybody,
+            ..key("a/b")
+        };
+        assert_eq!(parse(&content(), &of_anybody), None);
         let subject = Some(Digest::of(Algorithm::Sha256, b"x"));
         let referrers = ListKey {
             subject,

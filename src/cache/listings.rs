@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::freshness::{Early, Freshness, Lifetime, TagPolicy, TagTerms, decide};
+use super::links::Links;
 use super::list_store::{ListKey, ListStore};
 use super::{Error, Outcome, WhyStale};
 use crate::clock::Clock;
@@ -69,6 +70,7 @@ type Asking<L> = BoxFuture<'static, Result<L, upstream::Error>>;
 pub(super) struct Listings {
     tags: Lists<TagList>,
     referrers: Lists<Referrers>,
+    links: Links,
 }
 
 /// Lists of one kind. Cheap to clone.
@@ -109,12 +111,13 @@ struct Fetched<L> {
 
 impl Listings {
     /// Lists that are believed for a short while, and never for longer than `tags` says of a tag.
-    pub(super) fn new(store: ListStore, tags: &TagPolicy, clock: Clock) -> Self {
+    pub(super) fn new(store: ListStore, links: Links, tags: &TagPolicy, clock: Clock) -> Self {
         let permits = Arc::new(Semaphore::new(FETCHES_MAX));
         let common = (store, terms_of_lists(tags), clock, permits);
         Self {
             tags: Lists::new(TagList::weight, common.clone()),
             referrers: Lists::new(Referrers::weight, common),
+            links,
         }
     }
 
@@ -123,8 +126,17 @@ impl Listings {
         source: Repository,
     ) -> Result<(Outcome, Listed<TagList>), Error> {
         let key = ListKey::new(&source, None);
-        let ask = move || async move { source.tags().await }.boxed();
-        self.tags.get(key, ask).await
+        let may_do_without = self.may_do_without_upstream(&source).await;
+        let links = self.links.clone();
+        let ask = move || {
+            let ask = async move {
+                let answer = source.tags().await;
+                links.learn(&source, &answer);
+                answer
+            };
+            ask.boxed()
+        };
+        self.tags.get(key, may_do_without, ask).await
     }
 
     pub(super) async fn referrers(
@@ -133,8 +145,22 @@ impl Listings {
         subject: Digest,
     ) -> Result<(Outcome, Listed<Referrers>), Error> {
         let key = ListKey::new(&source, Some(subject));
-        let ask = move || async move { source.referrers(&subject).await }.boxed();
-        self.referrers.get(key, ask).await
+        let may_do_without = self.may_do_without_upstream(&source).await;
+        let links = self.links.clone();
+        let ask = move || {
+            let ask = async move {
+                let answer = source.referrers(&subject).await;
+                links.learn(&source, &answer);
+                answer
+            };
+            ask.boxed()
+        };
+        self.referrers.get(key, may_do_without, ask).await
+    }
+
+    /// Whether a list that the holder of `source` was shown before may be shown again without a word of upstream.
+    async fn may_do_without_upstream(&self, source: &Repository) -> bool {
+        source.gives_to_anybody() || self.links.outlasts_trouble(source).await
     }
 }
 
@@ -165,10 +191,11 @@ where
         }
     }
 
-    /// The list `key`. `ask` asks upstream for it, where that is needed.
+    /// The list `key`. `ask` asks upstream for it, where that is needed; as it always is unless `may_do_without`.
     async fn get(
         &self,
         key: ListKey,
+        may_do_without: bool,
         ask: impl FnOnce() -> Asking<L> + Send + 'static,
     ) -> Result<(Outcome, Listed<L>), Error> {
         if self.is_missing(&key) {
@@ -184,6 +211,9 @@ where
             list: Arc::clone(&known.list),
             age,
         };
+        if !may_do_without {
+            return self.fetch(&key, Some(known.checked), ask).await;
+        }
         // Lists live too shortly to be spread.
         let by = match decide(known.checked, &self.terms, Early::NOT, now) {
             Freshness::Fresh => return Ok((Outcome::Hit, listed(age))),

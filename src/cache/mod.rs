@@ -24,7 +24,9 @@ pub use listings::Listed;
 mod behind;
 mod blobs;
 mod fill;
+mod links;
 mod pending;
+mod provenance;
 
 mod reader;
 pub use reader::{Blob, BlobReader, ReadError, Unfinished};
@@ -37,16 +39,18 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, ManifestError, Referrers, Tag, TagList};
+use crate::oci::{Digest, ManifestError, Namespace, Referrers, RepositoryName, Tag, TagList};
 use crate::storage::Local;
 use crate::upstream::{self, Repository};
 
 use behind::Behind;
 use blobs::Blobs;
+use links::Links;
 use list_store::ListStore;
 use listings::Listings;
 use manifests::Manifests;
-use shelf::Shelf;
+use provenance::{Kind, Provenance};
+use shelf::{ManifestKey, Shelf};
 use tags::Tags;
 
 /// Why there is nothing to serve.
@@ -92,6 +96,9 @@ pub struct Cache {
     manifests: Manifests,
     listings: Listings,
     tags: Tags,
+    links: Links,
+    provenance: Provenance,
+    shelf: Shelf,
     behind: Behind,
 }
 
@@ -99,15 +106,44 @@ impl Cache {
     /// A cache over `storage`, with tags as `tags` says.
     pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
         let behind = Behind::default();
-        let shelf = Shelf::new(storage.clone(), behind.clone(), metrics.clone());
+        let provenance = Provenance::new(storage.clone(), behind.clone(), metrics.clone());
+        let shelf = Shelf::new(
+            storage.clone(),
+            provenance.clone(),
+            behind.clone(),
+            metrics.clone(),
+        );
+        let links = Links::new(
+            storage.clone(),
+            behind.clone(),
+            clock.clone(),
+            metrics.clone(),
+        );
         let list_store = ListStore::new(storage.clone(), behind.clone(), metrics.clone());
-        let listings = Listings::new(list_store, &tags, clock.clone());
-        let manifests = Manifests::new(shelf.clone(), clock.clone(), metrics.clone());
+        let listings = Listings::new(list_store, links.clone(), &tags, clock.clone());
+        let manifests =
+            Manifests::new(shelf.clone(), links.clone(), clock.clone(), metrics.clone());
+        let tags = Tags::new(
+            manifests.clone(),
+            shelf.clone(),
+            tags,
+            clock,
+            behind.clone(),
+        );
         Self {
             listings,
-            blobs: Blobs::new(storage, shelf.clone(), behind.clone(), metrics),
-            tags: Tags::new(manifests.clone(), shelf, tags, clock, behind.clone()),
+            blobs: Blobs::new(
+                storage,
+                shelf.clone(),
+                links.clone(),
+                behind.clone(),
+                metrics,
+            ),
+            tags,
             manifests,
+            links,
+            provenance,
+            shelf,
             behind,
         }
     }
@@ -126,7 +162,11 @@ impl Cache {
     /// # Errors
     /// See [`Error`].
     pub async fn blob(&self, source: Repository, digest: Digest) -> Result<(Outcome, Blob), Error> {
-        self.blobs.get(source, digest).await
+        let ask = |source: Repository| async move {
+            let got = self.blobs.get(source.clone(), digest).await;
+            got.map_err(|error| self.told(&source, &digest, Kind::Blob, error))
+        };
+        self.by_right(source, ask).await
     }
 
     /// Says that `file`, which the blob `digest` was read from, cannot be read: it is kept no longer. Does not wait.
@@ -143,7 +183,11 @@ impl Cache {
         source: &Repository,
         digest: Digest,
     ) -> Result<(Outcome, u64), Error> {
-        self.blobs.size(source, digest).await
+        let ask = |source: Repository| async move {
+            let got = self.blobs.size(&source, digest).await;
+            got.map_err(|error| self.told(&source, &digest, Kind::Blob, error))
+        };
+        self.by_right(source.clone(), ask).await
     }
 
     /// The manifest `digest`, from memory, storage or through `source`.
@@ -157,7 +201,11 @@ impl Cache {
         source: Repository,
         digest: Digest,
     ) -> Result<(Outcome, Arc<Manifest>), Error> {
-        self.manifests.get(source, digest).await
+        let ask = |source: Repository| async move {
+            let got = self.manifests.get(source.clone(), digest).await;
+            got.map_err(|error| self.told(&source, &digest, Kind::Manifest, error))
+        };
+        self.by_right(source, ask).await
     }
 
     /// The manifest `tag` points to, fresh, or stale as far as the operator allows.
@@ -171,7 +219,72 @@ impl Cache {
         source: Repository,
         tag: Tag,
     ) -> Result<(Outcome, TaggedManifest), Error> {
-        self.tags.get(source, tag).await
+        let ask = |source: Repository| {
+            let tag = tag.clone();
+            async move {
+                let got = self.tags.get(source.clone(), tag).await;
+                got.map_err(|error| self.links.told(&source, error))
+            }
+        };
+        self.by_right(source, ask).await
+    }
+
+    /// The registry in whose repository of one of these names `digest` was seen, and the name it was seen under: for a
+    /// request that names no registry. Decides nothing about who may read it.
+    ///
+    /// Cancel-safe.
+    pub async fn origin(
+        &self,
+        written: &RepositoryName,
+        usual: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<(Namespace, RepositoryName)> {
+        let find = |name: &RepositoryName| {
+            let namespace = self.provenance.find(name, digest)?;
+            Some((namespace, name.clone()))
+        };
+        if let Some(found) = find(written).or_else(|| find(usual)) {
+            return Some(found);
+        }
+        for name in [written, usual] {
+            for seen in &*self.provenance.seen(name).await {
+                // Whatever is read is learned.
+                let key = ManifestKey::of(seen.namespace.clone(), name.clone(), seen.manifest);
+                if self.shelf.hot(&key).is_none() {
+                    self.shelf.manifest(&key).await;
+                }
+                if let Some(found) = find(name) {
+                    return Some(found);
+                }
+            }
+        }
+        None
+    }
+
+    /// Asks by the right of anybody first, and by the caller's token where that is not enough: a token that nobody wants
+    /// to see is not shown, and what anybody may read is kept as everybody's.
+    async fn by_right<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        source: Repository,
+        ask: impl Fn(Repository) -> F,
+    ) -> Result<T, Error> {
+        let Some(own) = source.in_reserve() else {
+            return ask(source).await;
+        };
+        if !self.links.want_token(&source) {
+            match ask(source).await {
+                Err(Error::Upstream(upstream::Error::Denied(denial)))
+                    if denial.challenge().is_some() => {}
+                answered => return answered,
+            }
+        }
+        ask(own).await
+    }
+
+    /// What the caller is told of `error`.
+    fn told(&self, source: &Repository, digest: &Digest, wanted: Kind, error: Error) -> Error {
+        let error = self.provenance.told(source, digest, wanted, error);
+        self.links.told(source, error)
     }
 
     /// All tags of a repository, fresh, or stale while upstream is in trouble.
@@ -181,7 +294,11 @@ impl Cache {
     /// # Errors
     /// See [`Error`].
     pub async fn tags(&self, source: Repository) -> Result<(Outcome, Listed<TagList>), Error> {
-        self.listings.tags(source).await
+        let ask = |source: Repository| async move {
+            let got = self.listings.tags(source.clone()).await;
+            got.map_err(|error| self.links.told(&source, error))
+        };
+        self.by_right(source, ask).await
     }
 
     /// All that refers to the manifest `subject`, fresh, or stale while upstream is in trouble.
@@ -195,6 +312,10 @@ impl Cache {
         source: Repository,
         subject: Digest,
     ) -> Result<(Outcome, Listed<Referrers>), Error> {
-        self.listings.referrers(source, subject).await
+        let ask = |source: Repository| async move {
+            let got = self.listings.referrers(source.clone(), subject).await;
+            got.map_err(|error| self.links.told(&source, error))
+        };
+        self.by_right(source, ask).await
     }
 }

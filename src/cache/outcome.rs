@@ -46,6 +46,8 @@ pub enum WhyStale {
 pub enum BypassReason {
     /// Storage is failing, and upstream answers.
     StorageFailed,
+    /// A registry that anybody could have set up says that it has what only others are known to have: it has to send it.
+    NotBelieved,
 }
 
 impl Outcome {
@@ -69,7 +71,7 @@ impl Outcome {
             } => "coalesced",
             Self::Revalidated => "revalidated",
             Self::Stale { .. } => "stale",
-            Self::Bypass(BypassReason::StorageFailed) => "bypass",
+            Self::Bypass(BypassReason::StorageFailed | BypassReason::NotBelieved) => "bypass",
         }
     }
 
@@ -105,6 +107,9 @@ impl fmt::Display for Outcome {
             }
             Self::Bypass(BypassReason::StorageFailed) => {
                 f.write_str("fwd=bypass; detail=storage-failed")
+            }
+            Self::Bypass(BypassReason::NotBelieved) => {
+                f.write_str("fwd=bypass; detail=not-believed")
             }
         }
     }

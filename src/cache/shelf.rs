@@ -10,10 +10,11 @@ use tokio::task::spawn_blocking;
 
 use super::behind::Behind;
 use super::pending::Pending;
+use super::provenance::Provenance;
 use super::tag_record::{TagKey, TagRecord};
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, described_blobs};
-use crate::storage::{self, Local, RecordKey};
+use crate::storage::{self, Audience, Local, RecordKey};
 use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
 
 /// How many bytes of manifests stay in memory: some thousand of the usual size.
@@ -35,6 +36,8 @@ pub struct Manifest {
     pub descriptor: Descriptor,
     /// The bytes, exactly as upstream sent them.
     pub bytes: Bytes,
+    /// Whose it is, in this repository.
+    pub(super) audience: Audience,
 }
 
 /// A tag that upstream confirmed again within this time is not written again: after a restart it is merely checked that
@@ -45,6 +48,9 @@ const CONFIRMED_AGAIN: Duration = Duration::from_mins(1);
 #[derive(Debug, Serialize, Deserialize)]
 struct ManifestFile {
     media_type: MediaType,
+    /// Whether it is everybody's.
+    #[serde(default)]
+    public: bool,
 }
 
 /// Manifests and tags at rest. What storage cannot give counts as missing; what it cannot take stays in memory.
@@ -58,6 +64,7 @@ pub(super) struct Shelf {
     tags: moka::sync::Cache<TagKey, TagRecord>,
     /// How large blobs are, by the manifests that went through.
     sizes: moka::sync::Cache<Digest, u64>,
+    provenance: Provenance,
     /// Tag records on their way to disk; `None` is on its way to being removed.
     pending: Pending<TagKey, Option<TagRecord>>,
 }
@@ -72,7 +79,10 @@ pub(super) struct ManifestKey {
 
 impl ManifestKey {
     pub(super) fn new(source: &Repository, digest: Digest) -> Self {
-        let (namespace, repository) = (source.namespace().clone(), source.name().clone());
+        Self::of(source.namespace().clone(), source.name().clone(), digest)
+    }
+
+    pub(super) fn of(namespace: Namespace, repository: RepositoryName, digest: Digest) -> Self {
         Self {
             namespace,
             repository,
@@ -86,7 +96,12 @@ impl ManifestKey {
 }
 
 impl Shelf {
-    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        storage: Local,
+        provenance: Provenance,
+        behind: Behind,
+        metrics: Metrics,
+    ) -> Self {
         let weigh = |_: &ManifestKey, manifest: &Arc<Manifest>| {
             // A manifest is at most some MiB; one too large for the count weighs as much as can be said.
             u32::try_from(manifest.bytes.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
@@ -98,6 +113,7 @@ impl Shelf {
         let pending = Pending::new(behind.clone());
         Self {
             storage,
+            provenance,
             behind,
             pending,
             metrics,
@@ -129,7 +145,7 @@ impl Shelf {
             self.storage(move |storage| load(storage, &wanted))
                 .await??,
         );
-        self.learn(&manifest);
+        self.learn(key, &manifest);
         self.hot.insert(key.clone(), Arc::clone(&manifest));
         Some(manifest)
     }
@@ -139,7 +155,10 @@ impl Shelf {
         self.sizes.get(digest)
     }
 
-    fn learn(&self, manifest: &Manifest) {
+    fn learn(&self, key: &ManifestKey, manifest: &Manifest) {
+        let (namespace, repository) = (&key.namespace, &key.repository);
+        self.provenance
+            .learn(namespace, repository, &key.digest, &manifest.bytes);
         for (digest, size) in described_blobs(&manifest.bytes) {
             self.sizes.insert(digest, size);
         }
@@ -153,10 +172,19 @@ impl Shelf {
 
     /// Keeps a manifest whose digest was checked.
     pub(super) fn keep(&self, key: &ManifestKey, manifest: &Arc<Manifest>) {
-        self.learn(manifest);
+        self.learn(key, manifest);
+        self.provenance
+            .keep(&key.namespace, &key.repository, &key.digest);
         self.hot.insert(key.clone(), Arc::clone(manifest));
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
         self.storage_behind(move |storage| store(storage, &key, &manifest));
+    }
+
+    /// Forgets that a repository has a manifest.
+    pub(super) fn forget(&self, key: &ManifestKey) {
+        self.hot.invalidate(key);
+        let key = key.clone();
+        self.storage_behind(move |storage| storage.remove_record(key.record()));
     }
 
     /// What is known of a tag.
@@ -266,7 +294,7 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
         return Ok(None);
     };
     let digest = key.digest;
-    let Ok(ManifestFile { media_type }) = serde_json::from_slice(&record) else {
+    let Ok(ManifestFile { media_type, public }) = serde_json::from_slice(&record) else {
         return Ok(None);
     };
     let Some(blob) = storage
@@ -289,6 +317,11 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
     Ok(Some(Manifest {
         descriptor,
         bytes: bytes.into(),
+        audience: if public {
+            Audience::Everybody
+        } else {
+            Audience::Entitled
+        },
     }))
 }
 
@@ -301,11 +334,12 @@ fn store(storage: &Local, key: &ManifestKey, manifest: &Manifest) -> Result<(), 
     } = &manifest.descriptor;
     let record = ManifestFile {
         media_type: media_type.clone(),
+        public: manifest.audience == Audience::Everybody,
     };
     storage.write_record(key.record(), &json(&record))?;
     let ingest = storage.ingest(digest, Some(*size))?;
     ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
-    ingest.publish()
+    ingest.publish(manifest.audience)
 }
 
 fn json<T: Serialize>(record: &T) -> Vec<u8> {

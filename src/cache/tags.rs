@@ -18,7 +18,7 @@ use super::{Error, Outcome, WhyStale};
 use crate::clock::Clock;
 use crate::oci::{Reference, Tag};
 use crate::single_flight::{Flight, Role, SingleFlight};
-use crate::upstream::{self, Repository, Silence};
+use crate::upstream::{self, Holder, Repository, Silence};
 
 /// How long a check of a tag may be silent before a stale copy is served and the check goes on behind. Somebody is
 /// waiting in front of a terminal.
@@ -47,10 +47,13 @@ pub(super) struct Tags {
     clock: Clock,
     behind: Behind,
     /// Checks under way.
-    checks: SingleFlight<TagKey, Result<Checked, Error>>,
+    checks: SingleFlight<FlightKey, Result<Checked, Error>>,
     /// Fetches under way: of tags of which nothing is known here, and of those that have moved.
-    fetches: SingleFlight<TagKey, Result<Refreshed, Error>>,
+    fetches: SingleFlight<FlightKey, Result<Refreshed, Error>>,
 }
+
+/// Which tag is asked for, and by whose right: nobody lands with what another was let in for.
+type FlightKey = (Holder, TagKey);
 
 /// Which tag is meant, where it is asked for, and what holds for it.
 #[derive(Debug, Clone)]
@@ -158,16 +161,25 @@ impl Tags {
         let now = self.clock.now();
         let early = self.spread.of(&question.key);
         let stale = |by, why| Ok((Outcome::Stale { by, why }, known.served(now)));
+        // Who may not read it without a word of upstream waits for that.
+        let is_theirs = self
+            .manifests
+            .outlasts_trouble(&question.source, &known.manifest);
+        let is_theirs = is_theirs.await;
         match freshness::decide(known.record.confirmed, &question.terms, early, now) {
-            Freshness::Fresh => Ok((Outcome::Hit, known.served(now))),
-            Freshness::StaleWhileRevalidate { by } => {
+            Freshness::Fresh => {
+                let (source, reference) = (&question.source, question.reference());
+                let may_read = self.manifests.may_read(source, &known.manifest, &reference);
+                Ok((may_read.await?, known.served(now)))
+            }
+            Freshness::StaleWhileRevalidate { by } if is_theirs => {
                 self.check_behind(&question, &known);
                 stale(by, WhyStale::WhileRevalidating)
             }
-            Freshness::Revalidate { by } if question.spares_quota(by) => {
+            Freshness::Revalidate { by } if is_theirs && question.spares_quota(by) => {
                 stale(by, WhyStale::SparingQuota)
             }
-            Freshness::Revalidate { by } => {
+            Freshness::Revalidate { by } if is_theirs => {
                 let patience = Some(REVALIDATION_PATIENCE);
                 match self.revalidate(&question, &known, patience).await {
                     Ok((role, refreshed)) => Ok(refreshed.answer(role)),
@@ -178,7 +190,9 @@ impl Tags {
                     Err(Unanswered::Failed(error)) => Err(error),
                 }
             }
-            Freshness::Expired => {
+            Freshness::StaleWhileRevalidate { .. }
+            | Freshness::Revalidate { .. }
+            | Freshness::Expired => {
                 let (role, refreshed) = self.revalidate(&question, &known, None).await?;
                 Ok(refreshed.answer(role))
             }
@@ -203,7 +217,7 @@ impl Tags {
         known: &Known,
         patience: Option<Duration>,
     ) -> Result<(Role, Refreshed), Unanswered> {
-        if let Some(fetch) = self.fetches.find(&question.key) {
+        if let Some(fetch) = self.fetches.find(&question.flight()) {
             // Somebody else's check has found out already.
             return Ok((fetch.role(), landed(fetch).await?));
         }
@@ -224,7 +238,7 @@ impl Tags {
 
     /// The same, for the next caller: nobody waits.
     fn check_behind(&self, question: &Question, known: &Known) {
-        if self.fetches.find(&question.key).is_none() {
+        if self.fetches.find(&question.flight()).is_none() {
             // The task runs on without a handle.
             drop(self.check(question, known.record.clone()));
         }
@@ -232,7 +246,7 @@ impl Tags {
 
     /// The check of a tag of which `record` is known.
     fn check(&self, question: &Question, record: TagRecord) -> Flight<Result<Checked, Error>> {
-        self.checks.start(question.key.clone(), || {
+        self.checks.start(question.flight(), || {
             let (this, question) = (self.clone(), question.clone());
             async move {
                 let _under_way = this.behind.under_way();
@@ -272,7 +286,7 @@ impl Tags {
         question: &Question,
         known: Option<TagRecord>,
     ) -> Flight<Result<Refreshed, Error>> {
-        self.fetches.start(question.key.clone(), || {
+        self.fetches.start(question.flight(), || {
             let (this, question) = (self.clone(), question.clone());
             async move {
                 let _under_way = this.behind.under_way();
@@ -310,6 +324,9 @@ impl Tags {
         }
         let key = ManifestKey::new(&question.source, record.manifest.digest);
         let manifest = self.shelf.manifest(&key).await?;
+        let (source, reference) = (&question.source, question.reference());
+        let may_read = self.manifests.may_read(source, &manifest, &reference);
+        may_read.await.ok()?;
         let how = How::ByOthers;
         Some(Refreshed { manifest, how })
     }
@@ -332,8 +349,10 @@ impl Tags {
     /// What follows from an error, once for everybody who waits for it or does not.
     fn failed(&self, question: &Question, known: Option<&TagRecord>, error: &Error) {
         let Question { source, key, .. } = question;
-        if question.on_refusal(error) == Some(OnRefusal::Deny) {
-            // It is upstream's last word: an outage later must not bring the tag up again.
+        let is_callers = matches!(source.holder(), Holder::Caller(_));
+        if question.on_refusal(error) == Some(OnRefusal::Deny) && !is_callers {
+            // It is upstream's last word: an outage later must not bring the tag up again. What it says to one caller
+            // is about that caller alone.
             self.shelf.forget_tag(key);
         }
         if let Some(record) = known {
@@ -347,6 +366,10 @@ impl Tags {
 }
 
 impl Question {
+    fn flight(&self) -> FlightKey {
+        (self.source.holder().clone(), self.key.clone())
+    }
+
     fn reference(&self) -> Reference {
         Reference::Tag(self.key.tag.clone())
     }

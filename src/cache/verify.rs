@@ -2,6 +2,7 @@
 
 use super::{Error, Manifest};
 use crate::oci::{Algorithm, Descriptor, Digest, ManifestError, Reference, check_manifest};
+use crate::storage::Audience;
 use crate::upstream::ManifestAnswer;
 
 /// Holds an answer against what was asked for, what upstream claims, and what a manifest is.
@@ -37,6 +38,7 @@ pub(super) fn verify(answer: ManifestAnswer, reference: &Reference) -> Result<Ma
             size,
         },
         bytes,
+        audience: Audience::Entitled,
     })
 }
 

@@ -51,6 +51,11 @@ impl Check<'_> {
             CACHE_DIRECTORY,
             value::path,
         );
+        let authentication = raw
+            .authentication
+            .as_ref()
+            .map(|raw| raw.check(self.findings));
+        let has_clients = authentication.is_some();
         let log = self.log();
         let upstreams = Upstreams::check(
             raw.upstreams,
@@ -58,6 +63,7 @@ impl Check<'_> {
             self.outside
                 .first("--upstream-ca", arguments.upstream_ca.as_ref())
                 .as_ref(),
+            has_clients,
             self.findings,
         );
         let default_upstream = self.findings.setting(
@@ -95,6 +101,7 @@ impl Check<'_> {
             },
             cache_directory: cache_directory?,
             tags: tags?,
+            authentication: authentication.unwrap_or_default(),
             log: log?,
             warnings: Vec::new(),
         })

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use tracing_subscriber::filter::Targets;
 
 use crate::cache::TagPolicy;
+use crate::registry::Authentication;
 use crate::upstream;
 
 mod arguments;
@@ -18,6 +19,8 @@ pub use arguments::Arguments;
 mod problem;
 pub use problem::{Place, Problem, Problems};
 
+mod access;
+mod authentication;
 mod check;
 mod outside;
 
@@ -51,6 +54,8 @@ pub struct Config {
     pub cache_directory: PathBuf,
     /// How long tags hold.
     pub tags: TagPolicy,
+    /// The clients that the mirror knows, and what they may read.
+    pub authentication: Authentication,
     /// How and what to log.
     pub log: Log,
     /// What the operator should know, though the mirror can live with it.

@@ -1,5 +1,6 @@
 //! The shape of the configuration file: which keys there are. Nothing is checked here but that.
 
+use super::authentication::RawAuthentication;
 use super::credentials::RawCredential;
 use super::problem::Place;
 use super::reader::Section;
@@ -16,6 +17,7 @@ pub(super) struct RawConfig {
     pub(super) cache: RawCache,
     pub(super) manifests: RawManifests,
     pub(super) credentials_file: Option<Written>,
+    pub(super) authentication: Option<RawAuthentication>,
     pub(super) upstreams: Vec<RawUpstream>,
 }
 
@@ -51,6 +53,7 @@ pub(super) struct RawUpstream {
     pub(super) realms: Vec<Written>,
     pub(super) tags: Vec<RawTagRule>,
     pub(super) limits: RawLimits,
+    pub(super) access: RawAccess,
 }
 
 /// `limits` of an upstream.
@@ -58,6 +61,14 @@ pub(super) struct RawUpstream {
 pub(super) struct RawLimits {
     pub(super) connections: Option<Written>,
     pub(super) connections_per_blob: Option<Written>,
+}
+
+/// What an upstream's keys say about who may read what comes from it.
+#[derive(Default)]
+pub(super) struct RawAccess {
+    pub(super) mode: Option<Written>,
+    pub(super) authz_ttl: Option<Written>,
+    pub(super) authz_grace: Option<Written>,
 }
 
 impl RawConfig {
@@ -72,6 +83,7 @@ impl RawConfig {
                 .section("manifests", RawManifests::read)
                 .unwrap_or_default(),
             credentials_file: root.path("credentials_file"),
+            authentication: root.section("authentication", RawAuthentication::read),
             upstreams: root
                 .section("upstreams", |upstreams| upstreams.named(RawUpstream::read))
                 .unwrap_or_default(),
@@ -120,6 +132,7 @@ impl RawUpstream {
             limits: upstream
                 .section("limits", RawLimits::read)
                 .unwrap_or_default(),
+            access: RawAccess::read(upstream),
         }
     }
 }
@@ -129,6 +142,16 @@ impl RawLimits {
         Self {
             connections: limits.text("connections"),
             connections_per_blob: limits.text("connections_per_blob"),
+        }
+    }
+}
+
+impl RawAccess {
+    fn read(upstream: &mut Section<'_>) -> Self {
+        Self {
+            mode: upstream.text("access"),
+            authz_ttl: upstream.text("authz_ttl"),
+            authz_grace: upstream.text("authz_grace"),
         }
     }
 }

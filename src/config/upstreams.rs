@@ -8,6 +8,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::access;
 use super::credentials::PlacedEntry;
 use super::file::read_bytes;
 use super::problem::{Findings, Place, Rule};
@@ -44,6 +45,7 @@ impl Upstreams {
         in_file: Vec<RawUpstream>,
         outside: &[Written],
         outside_ca: Option<&Written>,
+        has_clients: bool,
         findings: &Findings,
     ) -> Self {
         let mut checked = Self {
@@ -54,7 +56,7 @@ impl Upstreams {
         };
         let mut aliases = Vec::new();
         for raw in in_file {
-            aliases.extend(checked.add_from_file(raw, findings));
+            aliases.extend(checked.add_from_file(raw, has_clients, findings));
         }
         checked.add_from_outside(outside, outside_ca, findings);
         // Aliases come last: a name is a name whatever the order in the file.
@@ -85,6 +87,7 @@ impl Upstreams {
     fn add_from_file(
         &mut self,
         raw: RawUpstream,
+        has_clients: bool,
         findings: &Findings,
     ) -> Vec<(Namespace, Written)> {
         let all = |texts: &[Written]| {
@@ -100,6 +103,7 @@ impl Upstreams {
             .collect();
         let realms = all(&raw.realms);
         let limits = limits(&raw.limits, findings);
+        let access = access::policy(&raw.access, has_clients, findings);
         let ca = raw
             .ca
             .as_ref()
@@ -144,6 +148,7 @@ impl Upstreams {
             ca,
             realms,
             limits,
+            access,
         });
         raw.aliases
             .into_iter()
@@ -176,6 +181,7 @@ impl Upstreams {
                     ca: ca_file.clone(),
                     realms: Vec::new(),
                     limits: Limits::default(),
+                    access: upstream::AccessPolicy::default(),
                 });
             }
         }

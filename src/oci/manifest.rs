@@ -180,18 +180,38 @@ pub fn described_blobs(bytes: &[u8]) -> Vec<(Digest, u64)> {
         #[serde(default)]
         layers: Vec<Described>,
     }
-    #[derive(Deserialize)]
-    struct Described {
-        digest: String,
-        size: u64,
-    }
     let Ok(Image { config, layers }) = serde_json::from_slice(bytes) else {
         return Vec::new();
     };
-    let blobs = config.into_iter().chain(layers);
-    blobs
-        .filter_map(|blob| Some((blob.digest.parse().ok()?, blob.size)))
-        .collect()
+    let blobs = config.iter().chain(&layers);
+    blobs.filter_map(Described::read).collect()
+}
+
+/// The manifests of an index, each with the size that the index says it has. An image has none, and what does not parse
+/// is left out: this is a hint.
+pub fn described_manifests(bytes: &[u8]) -> Vec<(Digest, u64)> {
+    #[derive(Deserialize)]
+    struct Index {
+        #[serde(default)]
+        manifests: Vec<Described>,
+    }
+    let Ok(Index { manifests }) = serde_json::from_slice(bytes) else {
+        return Vec::new();
+    };
+    manifests.iter().filter_map(Described::read).collect()
+}
+
+/// A descriptor, as far as it matters here.
+#[derive(Deserialize)]
+struct Described {
+    digest: String,
+    size: u64,
+}
+
+impl Described {
+    fn read(&self) -> Option<(Digest, u64)> {
+        Some((self.digest.parse().ok()?, self.size))
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +235,9 @@ mod tests {
         );
         assert_eq!(described_blobs(body.as_bytes()), [(digest, 2), (digest, 3)]);
         assert_eq!(described_blobs(br#"{"manifests":[]}"#), []);
+        let body = format!(r#"{{"manifests":[{}]}}"#, blob(4));
+        assert_eq!(described_manifests(body.as_bytes()), [(digest, 4)]);
+        assert_eq!(described_manifests(b"<html>"), []);
         assert_eq!(described_blobs(b"<html>"), []);
     }
 

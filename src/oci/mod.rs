@@ -25,7 +25,7 @@ mod descriptor;
 pub use descriptor::Descriptor;
 
 mod manifest;
-pub use manifest::{ManifestError, check_manifest, described_blobs};
+pub use manifest::{ManifestError, check_manifest, described_blobs, described_manifests};
 
 mod list_error;
 pub use list_error::ListError;

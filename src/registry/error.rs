@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
+use super::clients::is_private;
 use super::route::RouteError;
 use crate::access::Refusal;
 use crate::cache;
-use crate::http::Rejection;
+use crate::http::{Caller, Rejection};
 use crate::oci::ErrorCode;
 use crate::upstream;
 
@@ -23,7 +24,10 @@ pub(super) enum Error {
     Route(#[from] RouteError),
     /// The registry is not one that is served here.
     #[error(transparent)]
-    Access(#[from] Refusal),
+    Access(Refusal),
+    /// The caller has to say who they are, and may do so here.
+    #[error("only known clients may read this")]
+    Unauthenticated,
     /// There is nothing to serve.
     #[error("there is nothing to serve")]
     Cache(#[source] cache::Error, Content),
@@ -61,9 +65,25 @@ pub(super) struct Answer {
     pub(super) message: String,
     /// `Retry-After`, where the answer has one.
     pub(super) retry_after: Option<Duration>,
+    /// `WWW-Authenticate`, which every 401 has and nothing else.
+    pub(super) challenge: Option<String>,
 }
 
+/// How clients are asked for name and password: by that of the mirror, never on behalf of an upstream.
+const OWN_CHALLENGE: &str = "Basic realm=\"entrepot\", charset=\"UTF-8\"";
+
 impl Error {
+    /// The refusal of a caller. A password is asked for only where nobody else hears it.
+    pub(super) fn access(refusal: Refusal, caller: &Caller) -> Self {
+        match refusal {
+            Refusal::Unknown(_) if is_private(caller) => Self::Unauthenticated,
+            refusal @ (Refusal::Unknown(_)
+            | Refusal::Forbidden(_)
+            | Refusal::NotServed(_)
+            | Refusal::Private(_)) => Self::Access(refusal),
+        }
+    }
+
     /// The answer. The messages never hold what an upstream wrote: that is for the log.
     pub(super) fn answer(&self) -> Answer {
         match self {
@@ -84,6 +104,24 @@ impl Error {
                      are configured: name it with --upstream NAME=URL or under `upstreams`"
                 ),
             ),
+            Self::Access(Refusal::Unknown(_)) => answer(
+                StatusCode::FORBIDDEN,
+                ErrorCode::Denied,
+                "only known clients may read this, and a password is taken over TLS or loopback alone",
+            ),
+            Self::Access(Refusal::Forbidden(_)) => answer(
+                StatusCode::FORBIDDEN,
+                ErrorCode::Denied,
+                "no rule of the mirror lets this client read the repository",
+            ),
+            Self::Unauthenticated => Answer {
+                challenge: Some(OWN_CHALLENGE.to_owned()),
+                ..answer(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "only known clients may read this: log in to the mirror",
+                )
+            },
             Self::Cache(error, content) => cache(error, *content),
             Self::NotAcceptable => answer(
                 StatusCode::NOT_FOUND,
@@ -174,7 +212,17 @@ fn from_upstream(error: &upstream::Error, content: Content) -> Answer {
                 "the upstream registry does not have this repository",
             ),
         },
-        // Not 401: that needs a challenge (RFC 9110 section 15.5.2), and a challenge would make containerd send the
+        // The one 401 on behalf of an upstream: its own challenge, which the caller may be able to meet.
+        upstream::Error::Denied(denial) if denial.challenge().is_some() => Answer {
+            challenge: denial.challenge().map(ToString::to_string),
+            ..answer(
+                StatusCode::UNAUTHORIZED,
+                ErrorCode::Unauthorized,
+                "the upstream registry wants to know who asks: log in to it, or give the mirror a \
+                 credential for it",
+            )
+        },
+        // Else not 401: that needs a challenge (RFC 9110 section 15.5.2), and a challenge would make containerd send the
         // pod's credentials here.
         upstream::Error::Denied(_) => answer(
             StatusCode::FORBIDDEN,
@@ -260,6 +308,7 @@ fn answer(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> An
         code,
         message: message.into(),
         retry_after: None,
+        challenge: None,
     }
 }
 
@@ -284,7 +333,12 @@ mod tests {
         check(E::NotFound, Content::Manifest, 404, "MANIFEST_UNKNOWN");
         check(E::NotFound, Content::Blob, 404, "BLOB_UNKNOWN");
         check(E::NotFound, Content::TagList, 404, "NAME_UNKNOWN");
-        check(E::Denied("no".to_owned()), Content::Blob, 403, "DENIED");
+        check(
+            E::Denied("no".to_owned().into()),
+            Content::Blob,
+            403,
+            "DENIED",
+        );
         check(
             E::RateLimited { retry_after: None },
             Content::Blob,
@@ -323,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_upstream_wrote_stays_in_the_log() {
-        let error = upstream::Error::Denied("token=hunter2".to_owned());
+        let error = upstream::Error::Denied("token=hunter2".to_owned().into());
         let answer = Error::Cache(error.into(), Content::Blob).answer();
         assert!(!answer.message.contains("hunter2"));
     }

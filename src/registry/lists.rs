@@ -33,7 +33,7 @@ impl Registry {
         page: &Page,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
-        let source = self.source(ask, target, Content::TagList)?;
+        let source = self.source(ask, target, Content::TagList).await?;
         let found = self.cache.tags(source).await;
         let (outcome, listed) = found.map_err(|error| Error::Cache(error, Content::TagList))?;
         entry.came(outcome);
@@ -56,7 +56,7 @@ impl Registry {
         (subject, filter): (Digest, &Filter),
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
-        let source = self.source(ask, target, Content::Referrers)?;
+        let source = self.source(ask, target, Content::Referrers).await?;
         let found = self.cache.referrers(source, subject).await;
         let (outcome, listed) = found.map_err(|error| Error::Cache(error, Content::Referrers))?;
         entry.came(outcome);

@@ -22,21 +22,35 @@ mod lists;
 mod log;
 use log::Entry;
 
+mod clients;
+use clients::Clients;
+
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::access;
+use crate::access::{self, Asked, Claims, PasswordFile, Refusal, Requirement, Rules};
 use crate::cache::{Blob, Cache, Manifest, Outcome};
 use crate::http::{Body, Caller, End, Rejection, Service};
 use crate::metrics::Metrics;
-use crate::oci::{Digest, Reference};
-use crate::upstream::{self, Repository, Upstreams, Via};
+use crate::oci::{Digest, Namespace, Reference};
+use crate::upstream::{self, AccessMode, Repository, Upstreams, Via};
 
 /// A registry that has what other registries have.
 #[derive(Debug)]
 pub struct Registry {
     upstreams: Upstreams,
     cache: Cache,
+    clients: Clients,
+    rules: Rules,
     metrics: Metrics,
+}
+
+/// The clients that the mirror knows, and what they may read.
+#[derive(Debug, Clone, Default)]
+pub struct Authentication {
+    /// Their names and passwords.
+    pub passwords: Option<PasswordFile>,
+    /// What they may read.
+    pub rules: Rules,
 }
 
 /// What the story of a request needs of it.
@@ -44,32 +58,53 @@ struct Ask {
     /// Whether only the head is wanted.
     head: bool,
     headers: HeaderMap,
+    caller: Caller,
 }
 
 impl Registry {
     /// A registry in front of `upstreams`.
-    pub fn new(upstreams: Upstreams, cache: Cache, metrics: Metrics) -> Self {
+    pub fn new(
+        upstreams: Upstreams,
+        cache: Cache,
+        authentication: Authentication,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             upstreams,
             cache,
+            clients: Clients::new(authentication.passwords),
+            rules: authentication.rules,
             metrics,
         }
     }
 
     /// Routes, decides about access, asks the cache, and answers.
-    async fn respond(&self, request: Request<()>, entry: &mut Entry) -> Response<Body> {
+    async fn respond(
+        &self,
+        request: Request<()>,
+        caller: Caller,
+        entry: &mut Entry,
+    ) -> Response<Body> {
         let (parts, ()) = request.into_parts();
         let ask = Ask {
             head: parts.method == Method::HEAD,
             headers: parts.headers,
+            caller,
         };
         match route::parse(&parts.method, &parts.uri, self.upstreams.directory()) {
             Err(error) => {
                 let asked = route::asked(&parts.uri);
                 entry.failed(&error.into(), asked.as_ref())
             }
-            Ok(Route::Base { namespace }) => response::base(namespace.as_ref()),
+            Ok(Route::Base { namespace }) => match self.welcome(&ask, namespace.as_ref()).await {
+                Ok(()) => response::base(namespace.as_ref()),
+                Err(error) => entry.failed(&error, namespace.as_ref()),
+            },
             Ok(Route::Manifest(target, reference)) => {
+                let target = match &reference {
+                    Reference::Digest(digest) => self.place(target, digest).await,
+                    Reference::Tag(_) => target,
+                };
                 entry.asked(
                     log::kind_of(&reference),
                     &target,
@@ -79,6 +114,7 @@ impl Registry {
                 answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
             }
             Ok(Route::Blob(target, digest)) => {
+                let target = self.place(target, &digest).await;
                 entry.asked("blob", &target, self.upstreams.directory());
                 let answer = self.blob(&ask, &target, digest, entry).await;
                 answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
@@ -104,7 +140,7 @@ impl Registry {
         reference: Reference,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
-        let source = self.source(ask, target, Content::Manifest)?;
+        let source = self.source(ask, target, Content::Manifest).await?;
         let failed = |error| Error::Cache(error, Content::Manifest);
         let builder = Builder::new(StatusCode::OK);
         let (outcome, manifest, builder, any_type) = match reference {
@@ -136,7 +172,7 @@ impl Registry {
         digest: Digest,
         entry: &mut Entry,
     ) -> Result<Response<Body>, Error> {
-        let source = self.source(ask, target, Content::Blob)?;
+        let source = self.source(ask, target, Content::Blob).await?;
         let failed = |error| Error::Cache(error, Content::Blob);
         let etag = digest.to_string();
         let precondition = precondition(&ask.headers, &etag);
@@ -182,19 +218,92 @@ impl Registry {
         }))
     }
 
-    /// The source the caller brings, once it is decided that the namespace is served to them.
-    fn source(&self, ask: &Ask, target: &Target, content: Content) -> Result<Repository, Error> {
-        match access::decide(self.upstreams.directory(), &target.namespace)? {
-            access::Requirement::Open => {}
-        }
+    /// The source the caller brings, once it is decided what they have to show for it.
+    async fn source(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        content: Content,
+    ) -> Result<Repository, Error> {
+        let (namespace, repository) = (&target.namespace, &target.repository);
+        let asked = Asked {
+            namespace,
+            repository,
+            mode: self.upstreams.access(namespace).mode,
+            has_credential: self.upstreams.has_credential(namespace, repository),
+        };
+        let claims = self.claims(ask, asked.mode).await;
+        let requirement = access::decide(self.upstreams.directory(), &self.rules, asked, claims)
+            .map_err(|refusal| Error::access(refusal, &ask.caller))?;
         let via = Via::parse(ask.headers.get_all(hyper::header::VIA));
         if self.upstreams.is_circle(&via) {
             // Not even from the cache: joining a fill that waits for this very request would hold up both.
             return Err(Error::Cache(upstream::Error::Loop.into(), content));
         }
-        Ok(self
-            .upstreams
-            .repository(&target.namespace, &target.repository, &via))
+        let source = self.upstreams.repository(namespace, repository, &via);
+        Ok(match requirement {
+            Requirement::Open | Requirement::Mirror | Requirement::Client(_) => source,
+            Requirement::OpenOr(token) => source.or_for_caller(token),
+            Requirement::Caller(token) => source.for_caller(token),
+        })
+    }
+
+    /// What the caller brings along: an identity where the mirror wants one, else a token for the upstream.
+    async fn claims(&self, ask: &Ask, mode: AccessMode) -> Claims {
+        match mode {
+            AccessMode::Authenticated => Claims {
+                identity: self.clients.identify(&ask.caller, &ask.headers).await,
+                token: None,
+            },
+            AccessMode::Auto | AccessMode::Verify => {
+                let header = ask.headers.get(hyper::header::AUTHORIZATION);
+                Claims {
+                    token: header.and_then(|header| self.upstreams.caller_token(header)),
+                    identity: None,
+                }
+            }
+            AccessMode::Shared => Claims::default(),
+        }
+    }
+
+    /// Whether a caller may know that this is a registry: where it wants to know its clients, those alone, so that a
+    /// client's log-in shows whether its password is right.
+    async fn welcome(&self, ask: &Ask, namespace: Option<&Namespace>) -> Result<(), Error> {
+        let directory = self.upstreams.directory();
+        let namespace = match namespace {
+            Some(namespace) => directory.canonical(namespace),
+            None => directory.default_upstream().clone(),
+        };
+        let mode = self.upstreams.access(&namespace).mode;
+        let is_known =
+            mode != AccessMode::Authenticated || self.claims(ask, mode).await.identity.is_some();
+        if is_known {
+            Ok(())
+        } else {
+            Err(Error::access(Refusal::Unknown(namespace), &ask.caller))
+        }
+    }
+
+    /// The target of a digest that was asked for without naming a registry: where it was seen before in a repository
+    /// of this name, that registry; else the default one.
+    async fn place(&self, target: Target, digest: &Digest) -> Target {
+        let Some(name) = &target.unplaced else {
+            return target;
+        };
+        let directory = self.upstreams.directory();
+        let Some((namespace, repository)) =
+            self.cache.origin(name, &target.repository, digest).await
+        else {
+            return target;
+        };
+        if !directory.serves(&namespace) {
+            return target;
+        }
+        Target {
+            namespace,
+            repository,
+            ..target
+        }
     }
 }
 
@@ -251,7 +360,7 @@ fn send_blob(
 impl Service for Registry {
     async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
         let mut entry = Entry::new(&request, caller, self.metrics.clone());
-        let response = self.respond(request, &mut entry).await;
+        let response = self.respond(request, caller, &mut entry).await;
         entry.attach(response)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{
     ACCEPT_RANGES, AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    HeaderValue, LINK, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, LINK, RETRY_AFTER, WARNING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
@@ -173,6 +173,7 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
         code,
         message,
         retry_after,
+        challenge,
     } = error.answer();
     let mut builder = Builder::new(status).media_type("application/json");
     if let Some(namespace) = namespace {
@@ -180,6 +181,9 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
     }
     if let Some(after) = retry_after {
         builder = builder.number(RETRY_AFTER, after.as_secs().max(1));
+    }
+    if let Some(challenge) = challenge {
+        builder = builder.text(WWW_AUTHENTICATE, &challenge);
     }
     match error {
         Error::Route(RouteError::Method) | Error::Rejected(Rejection::Connect) => {
@@ -190,6 +194,7 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
         }
         Error::Route(_)
         | Error::Access(_)
+        | Error::Unauthenticated
         | Error::Cache(..)
         | Error::NotAcceptable
         | Error::PreconditionFailed

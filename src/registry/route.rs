@@ -39,6 +39,8 @@ pub(super) struct Target {
     pub(super) asked: Option<Namespace>,
     /// The repository, as that registry calls it.
     pub(super) repository: RepositoryName,
+    /// The name as it was written, where nothing of the request names a registry.
+    pub(super) unplaced: Option<RepositoryName>,
 }
 
 /// How a client wrote what it asks for: the answer has it in the same words.
@@ -193,7 +195,7 @@ fn locate(
     asked: Option<Namespace>,
     directory: &Directory,
 ) -> Result<Target, RouteError> {
-    let first = first_as_namespace(name, directory);
+    let (first, whole) = (first_as_namespace(name, directory), name.len());
     let (namespace, rest) = match (&asked, first) {
         (Some(asked), first) => {
             let namespace = directory.canonical(asked);
@@ -204,11 +206,15 @@ fn locate(
         (None, Some(first)) if directory.serves(&first) => (first, &name[1..]),
         (None, _) => (directory.default_upstream().clone(), name),
     };
-    let repository = directory.repository_name(&namespace, rest.join("/").parse()?)?;
+    let name: RepositoryName = rest.join("/").parse()?;
+    let is_placed = asked.is_some() || rest.len() < whole;
+    let unplaced = (!is_placed).then(|| name.clone());
+    let repository = directory.repository_name(&namespace, name)?;
     Ok(Target {
         namespace,
         asked,
         repository,
+        unplaced,
     })
 }
 
@@ -229,7 +235,7 @@ mod tests {
     use super::*;
     use crate::oci::Algorithm;
     use crate::upstream::{
-        Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig,
+        AccessPolicy, Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig,
     };
 
     fn directory() -> Directory {
@@ -240,6 +246,7 @@ mod tests {
             ca: None,
             realms: Vec::new(),
             limits: Limits::default(),
+            access: AccessPolicy::default(),
         };
         Directory::new(&Config {
             default_upstream: "docker.io".parse().expect("a namespace"),

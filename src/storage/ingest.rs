@@ -10,9 +10,19 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::layout::Place;
+use super::layout::{self, Audience, Place};
 use super::local::{FILE_MODE, Local};
 use super::{Error, Operation};
+use crate::oci::Digest;
+
+/// What a growing file becomes.
+#[derive(Debug, Clone)]
+pub(super) enum Destination {
+    /// The blob of this digest.
+    Blob(Digest),
+    /// A record.
+    Record(Place),
+}
 
 /// A growing file. Dropped without [`Ingest::publish`], it is removed.
 #[derive(Debug)]
@@ -20,7 +30,7 @@ pub struct Ingest {
     local: Local,
     directory: OwnedFd,
     name: String,
-    destination: Place,
+    destination: Destination,
     file: Arc<File>,
     published: AtomicBool,
 }
@@ -31,7 +41,7 @@ impl Ingest {
         local: Local,
         directory: OwnedFd,
         name: String,
-        destination: Place,
+        destination: Destination,
         size: Option<u64>,
     ) -> io::Result<Self> {
         let flags =
@@ -104,25 +114,34 @@ impl Ingest {
         Ok(())
     }
 
-    /// Makes the content durable and gives it its final name. To be called once the content is known to be right.
+    /// Makes the content durable and gives it its final name, which says whose a blob is. To be called once the content is known to be right.
     ///
     /// A failed fsync is not tried again: the kernel may have dropped the pages and would then call it a success
     /// (Rebello et al., USENIX ATC 2020).
     ///
     /// # Errors
     /// `Publish`; nothing stands under the final name that was not there before.
-    pub fn publish(&self) -> Result<(), Error> {
-        self.try_publish()
+    pub fn publish(&self, audience: Audience) -> Result<(), Error> {
+        self.try_publish(audience)
             .map_err(|error| Operation::Publish.failed(error))?;
         self.published.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    fn try_publish(&self) -> io::Result<()> {
+    fn try_publish(&self, audience: Audience) -> io::Result<()> {
         self.file.sync_data()?;
-        let shelf = self.local.make_directory(&self.destination.directory)?;
-        rustix::fs::renameat(&self.directory, &self.name, &shelf, &self.destination.file)?;
-        Ok(rustix::fs::fsync(&shelf)?)
+        let Place { directory, file } = match &self.destination {
+            Destination::Blob(digest) => layout::blob(digest, audience),
+            Destination::Record(place) => place.clone(),
+        };
+        let shelf = self.local.make_directory(&directory)?;
+        rustix::fs::renameat(&self.directory, &self.name, &shelf, &file)?;
+        rustix::fs::fsync(&shelf)?;
+        if let (Destination::Blob(digest), Audience::Everybody) = (&self.destination, audience) {
+            // What is everybody's need not be kept twice.
+            self.local.remove_blob_of(digest, Audience::Entitled);
+        }
+        Ok(())
     }
 }
 

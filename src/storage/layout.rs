@@ -2,10 +2,14 @@
 //!
 //! ```text
 //! v1/blobs/<algorithm>/<2 hex>/<hex>   final, immutable, verified
+//! v1/private/<algorithm>/<2 hex>/<hex> the same, of what is not everybody's
 //! v1/ingest/<hex>.<random>             growing, locked while in use
 //! v1/manifests/<2 hex>/<hex>.json      says that a blob is a manifest of a repository, and of which type
 //! v1/tags/<2 hex>/<hex>.json           what a tag pointed to, and when that was known
 //! v1/lists/<2 hex>/<hex>.json          which tags or referrers there were, and when that was known
+//! v1/links/<2 hex>/<hex>.json          that a repository has a blob
+//! v1/rights/<2 hex>/<hex>.json         when the mirror could read a repository last
+//! v1/origins/<2 hex>/<hex>.json        which registries a repository was pulled from
 //! ```
 //!
 //! Every name is hex that was computed here, so nothing a client or an upstream wrote ever becomes a path. The
@@ -52,15 +56,31 @@ pub enum RecordKey<'a> {
     TagList(&'a Namespace, &'a RepositoryName),
     /// What refers to a manifest of a repository.
     Referrers(&'a Namespace, &'a RepositoryName, &'a Digest),
+    /// That a repository has a blob.
+    Link(&'a Namespace, &'a RepositoryName, &'a Digest),
+    /// When the mirror could read a repository last.
+    Right(&'a Namespace, &'a RepositoryName),
+    /// Which registries a repository of this name was pulled from.
+    Origin(&'a RepositoryName),
+}
+
+/// Whose the bytes of a blob are. It shows in where they lie, so that it goes where they go and cannot be lost alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody's: whoever asked for them got them.
+    Everybody,
+    /// Of those who can show a right to a repository that has them.
+    Entitled,
 }
 
 /// Where a blob lies once it is verified.
-pub(super) fn blob(digest: &Digest) -> Place {
+pub(super) fn blob(digest: &Digest, audience: Audience) -> Place {
     let hex = digest.hex();
-    Place::new(
-        ["blobs", digest.algorithm().as_str(), &hex[..2]],
-        hex.clone(),
-    )
+    let shelf = match audience {
+        Audience::Everybody => "blobs",
+        Audience::Entitled => "private",
+    };
+    Place::new([shelf, digest.algorithm().as_str(), &hex[..2]], hex.clone())
 }
 
 /// Where a blob grows until then. `random` tells apart two processes that fill the same blob.
@@ -87,6 +107,11 @@ pub(super) fn record(key: RecordKey<'_>) -> Place {
         RecordKey::Referrers(namespace, repository, subject) => {
             ("lists", format!("{namespace} {repository} {subject}"))
         }
+        RecordKey::Link(namespace, repository, digest) => {
+            ("links", format!("{namespace} {repository} {digest}"))
+        }
+        RecordKey::Right(namespace, repository) => ("rights", format!("{namespace} {repository}")),
+        RecordKey::Origin(repository) => ("origins", repository.to_string()),
     };
     let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
     Place::new([shelf, &hex[..2]], format!("{hex}.json"))
@@ -100,7 +125,15 @@ mod tests {
     fn paths_are_those_of_the_design() {
         let digest = Digest::of(Algorithm::Sha256, b"");
         let hex = digest.hex();
-        assert_eq!(blob(&digest).path(), format!("v1/blobs/sha256/e3/{hex}"));
+        let path = |audience| blob(&digest, audience).path();
+        assert_eq!(
+            path(Audience::Everybody),
+            format!("v1/blobs/sha256/e3/{hex}")
+        );
+        assert_eq!(
+            path(Audience::Entitled),
+            format!("v1/private/sha256/e3/{hex}")
+        );
         assert_eq!(
             ingest(&digest, 1).path(),
             format!("v1/ingest/{hex}.0000000000000001")

@@ -15,7 +15,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::layout::{self, Place, RecordKey};
+use super::ingest::Destination;
+use super::layout::{self, Audience, Place, RecordKey};
 use super::{Error, Ingest, Operation};
 use crate::oci::Digest;
 
@@ -43,6 +44,8 @@ pub struct StoredBlob {
     pub file: Arc<File>,
     /// Its size in bytes.
     pub size: u64,
+    /// Whose it is.
+    pub audience: Audience,
 }
 
 /// Why a directory cannot be the cache.
@@ -135,7 +138,17 @@ impl Local {
     /// `Open` when the file is there but cannot be opened; `Read` when not even its first byte can be read, as long as
     /// another source can still be asked.
     pub fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, Error> {
-        let Some(file) = self.open_file(&layout::blob(digest))? else {
+        // What is everybody's comes first: it is most of what there is, and it is then found by one look.
+        for audience in [Audience::Everybody, Audience::Entitled] {
+            if let Some(blob) = self.blob_of(digest, audience)? {
+                return Ok(Some(blob));
+            }
+        }
+        Ok(None)
+    }
+
+    fn blob_of(&self, digest: &Digest, audience: Audience) -> Result<Option<StoredBlob>, Error> {
+        let Some(file) = self.open_file(&layout::blob(digest, audience))? else {
             return Ok(None);
         };
         let size = file
@@ -151,6 +164,7 @@ impl Local {
         Ok((!truncated).then(|| StoredBlob {
             file: Arc::new(file),
             size,
+            audience,
         }))
     }
 
@@ -159,8 +173,14 @@ impl Local {
     /// # Errors
     /// `Open` or `Remove` when it is there and stays.
     pub fn discard(&self, digest: &Digest, file: &File) -> Result<(), Error> {
-        let place = layout::blob(digest);
-        let Some(found) = self.open_file(&place)? else {
+        for audience in [Audience::Everybody, Audience::Entitled] {
+            self.discard_of(&layout::blob(digest, audience), file)?;
+        }
+        Ok(())
+    }
+
+    fn discard_of(&self, place: &Place, file: &File) -> Result<(), Error> {
+        let Some(found) = self.open_file(place)? else {
             return Ok(());
         };
         let identity = |file: &File| fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
@@ -186,7 +206,7 @@ impl Local {
             self.clone(),
             directory,
             place.file,
-            layout::blob(digest),
+            Destination::Blob(*digest),
             size,
         )
         .map_err(failed)
@@ -217,14 +237,16 @@ impl Local {
             .make_directory(&layout::ingest_directory())
             .map_err(failed)?;
         let name = format!("record.{:016x}", fastrand::u64(..));
-        let ingest = Ingest::create(self.clone(), directory, name, layout::record(key), None)
-            .map_err(failed)?;
+        let destination = Destination::Record(layout::record(key));
+        let ingest =
+            Ingest::create(self.clone(), directory, name, destination, None).map_err(failed)?;
         ingest
             .file()
             .as_ref()
             .write_all(content)
             .map_err(|error| Operation::Write.failed(error))?;
-        ingest.publish()
+        // Whose a record is it says itself.
+        ingest.publish(Audience::Entitled)
     }
 
     /// Removes the record of `key`. One that is not there counts as removed.
@@ -237,6 +259,12 @@ impl Local {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Operation::Remove.failed(errno)),
         }
+    }
+
+    /// Removes the blob `digest` of one audience. One that stays costs room alone.
+    pub(super) fn remove_blob_of(&self, digest: &Digest, audience: Audience) {
+        let path = layout::blob(digest, audience).path();
+        let _ = rustix::fs::unlinkat(&self.base, path, AtFlags::empty());
     }
 
     /// Opens a regular file for reading. Whatever else stands in its place is not there as far as we care.
@@ -343,7 +371,7 @@ mod tests {
             Bytes::from_static(tail),
         ];
         ingest.write_at(&chunks, 0).expect("written");
-        ingest.publish().expect("published");
+        ingest.publish(Audience::Everybody).expect("published");
         digest
     }
 
@@ -396,14 +424,16 @@ mod tests {
         living
             .write_at(&[Bytes::from_static(b"x")], 0)
             .expect("written");
-        living.publish().expect("published");
+        living.publish(Audience::Entitled).expect("published");
     }
 
     #[test]
     fn what_a_stranger_puts_in_place_of_a_blob_is_a_miss() {
         let (directory, local) = open();
         let digest = store(&local, b"some bytes");
-        let path = directory.path().join(layout::blob(&digest).path());
+        let path = directory
+            .path()
+            .join(layout::blob(&digest, Audience::Everybody).path());
         let missing = || local.blob(&digest).expect("no error").is_none();
 
         std::fs::remove_file(&path).expect("removed");
@@ -435,6 +465,27 @@ mod tests {
         local.discard(&digest, &second.file).expect("removed");
         assert!(found().is_none());
         local.discard(&digest, &second.file).expect("gone already");
+    }
+
+    #[test]
+    fn what_becomes_everybodys_is_not_kept_twice() {
+        let (directory, local) = open();
+        let content = b"some bytes";
+        let digest = Digest::of(Algorithm::Sha256, content);
+        let ingest = local.ingest(&digest, None).expect("an ingest file");
+        ingest
+            .write_at(&[Bytes::from_static(content)], 0)
+            .expect("written");
+        ingest.publish(Audience::Entitled).expect("published");
+        let audience = || {
+            let blob = local.blob(&digest).expect("readable");
+            blob.expect("there").audience
+        };
+        assert_eq!(audience(), Audience::Entitled);
+        store(&local, content);
+        assert_eq!(audience(), Audience::Everybody);
+        let private = layout::blob(&digest, Audience::Entitled).path();
+        assert!(!directory.path().join(private).exists());
     }
 
     #[test]

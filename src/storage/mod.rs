@@ -4,7 +4,7 @@
 //! miss the next time it is asked for.
 
 mod layout;
-pub use layout::RecordKey;
+pub use layout::{Audience, RecordKey};
 
 mod local;
 pub use local::{Local, OpenError, RECORD_BYTES_MAX, StoredBlob};

@@ -19,7 +19,7 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap, now: SystemTime) 
     match status {
         StatusCode::NOT_FOUND => Error::NotFound,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Error::Denied(format!("it answers {status}"))
+            Error::denied(format!("it answers {status}"))
         }
         StatusCode::TOO_MANY_REQUESTS => Error::RateLimited {
             retry_after: wait(headers, now),

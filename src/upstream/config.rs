@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Url;
 
@@ -52,6 +53,8 @@ pub struct UpstreamConfig {
     pub realms: Vec<Namespace>,
     /// How much of it is used at once.
     pub limits: Limits,
+    /// Who may read what comes from it.
+    pub access: AccessPolicy,
 }
 
 /// How much of one upstream is used at once.
@@ -68,6 +71,46 @@ impl Default for Limits {
         Self {
             connections: CONNECTIONS_MAX,
             connections_per_blob: CONNECTIONS_PER_BLOB_MAX,
+        }
+    }
+}
+
+/// Who may read what comes from an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessPolicy {
+    /// What a caller has to show.
+    pub mode: AccessMode,
+    /// How long a right that upstream confirmed is believed without asking again.
+    pub authz_ttl: Duration,
+    /// How long after that a caller's right is still believed while upstream is in trouble.
+    pub authz_grace: Duration,
+}
+
+/// What a caller has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessMode {
+    /// Nothing, where the mirror has a credential for the repository or none is needed; else a token of their own.
+    #[default]
+    Auto,
+    /// Nothing: whoever reaches the port may read what the mirror's credential may read.
+    Shared,
+    /// A token of their own, also where the mirror has a credential.
+    Verify,
+    /// Who they are, to the mirror; and its rules must allow it.
+    Authenticated,
+}
+
+impl AccessPolicy {
+    /// How long a right is believed where nobody says: what a revoked one may go on for (docs: `authz_ttl`).
+    pub const AUTHZ_TTL: Duration = Duration::from_mins(5);
+}
+
+impl Default for AccessPolicy {
+    fn default() -> Self {
+        Self {
+            mode: AccessMode::default(),
+            authz_ttl: Self::AUTHZ_TTL,
+            authz_grace: Duration::ZERO,
         }
     }
 }

@@ -119,7 +119,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{Credentials, Limits, Proxies, UpstreamConfig};
+    use crate::upstream::{AccessPolicy, Credentials, Limits, Proxies, UpstreamConfig};
 
     fn namespace(text: &str) -> Namespace {
         text.parse().expect("a namespace")
@@ -133,6 +133,7 @@ mod tests {
             ca: None,
             realms: Vec::new(),
             limits: Limits::default(),
+            access: AccessPolicy::default(),
         };
         Directory::new(&Config {
             default_upstream: namespace("index.docker.io"),

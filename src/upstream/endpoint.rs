@@ -13,7 +13,7 @@ use super::health::{Health, PublicHealth};
 use super::realm::Issuers;
 use super::table::{Row, UNKNOWN};
 use super::transport::Reach;
-use super::{Limits, UpstreamConfig};
+use super::{AccessPolicy, Limits, UpstreamConfig};
 use crate::metrics::Metrics;
 use crate::oci::{Namespace, RepositoryName};
 
@@ -35,6 +35,8 @@ pub(super) struct Upstream {
     pub(super) connections: Connections,
     /// Most of those for one blob.
     pub(super) connections_per_blob: usize,
+    /// Who may read what comes from it.
+    pub(super) access: AccessPolicy,
     /// Further hosts that issue its tokens.
     realms: Vec<Namespace>,
 }
@@ -58,6 +60,7 @@ impl Upstream {
             reach: Reach::Configured(client),
             connections: Connections::bounded(config.limits.connections),
             connections_per_blob: config.limits.connections_per_blob,
+            access: config.access,
             realms: config.realms.clone(),
         }
     }
@@ -87,6 +90,7 @@ impl Upstream {
             reach: Reach::Public(standing),
             connections: connections.of(standing, namespace),
             connections_per_blob: Limits::default().connections_per_blob,
+            access: AccessPolicy::default(),
             realms: Vec::new(),
         }
     }

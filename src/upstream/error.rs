@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Denial;
 use crate::oci::Namespace;
 
 /// Why an upstream did not give what was asked. `Clone`, because one answer may go to many waiters.
@@ -13,7 +14,7 @@ pub enum Error {
     NotFound,
     /// Upstream, or its token endpoint, says no: 401 or 403 after our own attempt to authenticate.
     #[error("upstream refuses access: {0}")]
-    Denied(String),
+    Denied(Denial),
     /// Upstream asks us to come back later (429).
     #[error("upstream limits the rate of requests")]
     RateLimited {
@@ -104,6 +105,11 @@ impl Error {
             Self::Refused(_) => "refused",
             Self::Loop => "loop",
         }
+    }
+
+    /// Upstream says no, for this reason.
+    pub(super) fn denied(reason: impl Into<String>) -> Self {
+        Self::Denied(reason.into().into())
     }
 
     /// Whether the same request may succeed elsewhere or later, so that a stale copy may stand in and another

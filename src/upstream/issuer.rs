@@ -67,7 +67,7 @@ impl Issuer<'_> {
             Err(Error::Denied(reason)) => {
                 tracing::warn!(
                     upstream = self.behalf.label,
-                    reason,
+                    %reason,
                     "a credential is refused; trying without it"
                 );
                 let mut token = match self.ask(key, None).await {
@@ -122,7 +122,7 @@ impl Issuer<'_> {
 
 /// What the caller is told when nobody takes the configured credential.
 pub(super) fn credential_refused() -> Error {
-    Error::Denied("the configured credential is refused".to_owned())
+    Error::denied("the configured credential is refused")
 }
 
 /// `error`, said of the token endpoint. A missing endpoint is no missing image.
@@ -130,12 +130,12 @@ fn at_token_endpoint(error: Error, status: StatusCode, with_credential: bool) ->
     match error {
         // Amazon's answer to a wrong password.
         Error::Protocol(_) if with_credential && status == StatusCode::BAD_REQUEST => {
-            Error::Denied(format!("the token endpoint answers {status}"))
+            Error::denied(format!("the token endpoint answers {status}"))
         }
         Error::NotFound | Error::Protocol(_) => {
             Error::Protocol(format!("the token endpoint answers {status}"))
         }
-        Error::Denied(_) => Error::Denied(format!("the token endpoint answers {status}")),
+        Error::Denied(_) => Error::denied(format!("the token endpoint answers {status}")),
         Error::Unavailable(_) => Error::unavailable(format!("the token endpoint answers {status}")),
         other @ (Error::RateLimited { .. }
         | Error::Busy { .. }
@@ -207,6 +207,12 @@ fn lifetime(answer: &TokenAnswer, now: SystemTime) -> Duration {
 /// The time until `exp`, where the token is a JSON Web Token (RFC 7519). Quay's live for an hour and say so nowhere
 /// else. Nothing is verified: the registry does that, and a 401 renews a token whatever it said.
 fn written_in(token: &str, now: SystemTime) -> Option<Duration> {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Duration::from_secs(expiry(token)?).checked_sub(now)
+}
+
+/// `exp` of a JSON Web Token, in seconds since 1970. Not verified.
+pub(super) fn expiry(token: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Claims {
         exp: u64,
@@ -214,8 +220,7 @@ fn written_in(token: &str, now: SystemTime) -> Option<Duration> {
     let claims = token.split('.').nth(1)?;
     let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Duration::from_secs(claims.exp).checked_sub(now)
+    Some(claims.exp)
 }
 
 #[cfg(test)]

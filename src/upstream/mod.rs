@@ -14,11 +14,13 @@ use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 
 mod config;
 pub use config::{
-    Config, Credential, CredentialEntry, Credentials, Limits, Proxies, Secret, UnknownNamespaces,
-    UpstreamConfig,
+    AccessMode, AccessPolicy, Config, Credential, CredentialEntry, Credentials, Limits, Proxies,
+    Secret, UnknownNamespaces, UpstreamConfig,
 };
 
+mod denial;
 mod error;
+pub use denial::{Denial, TokenChallenge};
 pub use error::{BuildError, Error, Silence};
 
 // Names; nothing is asked.
@@ -47,10 +49,13 @@ mod transport;
 pub use body::BlobStream;
 
 // Who asks.
+mod caller;
 mod challenge;
 mod issuer;
+mod rights;
 mod scheme;
 mod token;
+pub use caller::{CallerToken, Holder, TokenHash};
 
 // Whether to ask at all.
 mod breaker;
@@ -77,6 +82,7 @@ pub use source::BlobSource;
 #[cfg(test)]
 mod tests;
 
+use caller::TokenHasher;
 use endpoint::Upstream;
 use retry::Retry;
 use rustls::RootCertStore;
@@ -94,6 +100,8 @@ struct Inner {
     credentials: Credentials,
     configured: HashMap<Namespace, Arc<Upstream>>,
     own_via: String,
+    /// `None` takes no tokens of callers.
+    hasher: Option<TokenHasher>,
     shared: Shared,
 }
 
@@ -134,6 +142,7 @@ impl Upstreams {
             directory: Directory::new(&config),
             credentials: config.credentials,
             configured,
+            hasher: TokenHasher::new(),
             own_via: format!("entrepot-{:016x}", fastrand::u64(..)),
             shared: Shared::new(transport, clock, metrics),
         })))
@@ -153,6 +162,23 @@ impl Upstreams {
     /// anything that it may itself have caused.
     pub fn is_circle(&self, via: &Via) -> bool {
         via.has(&self.0.own_via)
+    }
+
+    /// The token in an `Authorization` header of a caller, where it holds one.
+    pub fn caller_token(&self, authorization: &HeaderValue) -> Option<CallerToken> {
+        self.0.hasher.as_ref()?.read(authorization)
+    }
+
+    /// Who may read what comes from `namespace`, which is canonical.
+    pub fn access(&self, namespace: &Namespace) -> AccessPolicy {
+        let upstream = self.0.configured.get(namespace);
+        upstream.map_or_else(AccessPolicy::default, |upstream| upstream.access)
+    }
+
+    /// Whether the mirror has a credential for the repository `name` of `namespace`, which is canonical.
+    pub fn has_credential(&self, namespace: &Namespace, name: &RepositoryName) -> bool {
+        let found = self.0.credentials.find(namespace, name.as_str());
+        found.is_some()
     }
 
     /// A source: the repository `name` of `namespace`, with the credential that is in force for it. `namespace` is
@@ -180,21 +206,33 @@ impl Upstreams {
             inner: Arc::clone(inner),
             upstream,
             name: name.clone(),
+            holder: match &credential {
+                Some(credential) => Holder::Mirror(credential.username.as_str().into()),
+                None => Holder::Anybody,
+            },
             credential,
+            caller: None,
+            reserve: None,
             // What was parsed is visible text, so this is only ever an error in theory.
             via: (!self.is_circle(via)).then(|| chain.parse().ok()).flatten(),
         }
     }
 }
 
-/// One repository of one upstream, as one caller may see it. Cheap to clone. Two are the same when upstream and name
-/// are.
+/// One repository of one upstream, as one caller may see it. Cheap to clone. Two are the same when upstream, name and
+/// [`Holder`] are.
 #[derive(Clone)]
 pub struct Repository {
     inner: Arc<Inner>,
     upstream: Arc<Upstream>,
     name: RepositoryName,
     credential: Option<Credential>,
+    /// Whose right it is that is used here.
+    holder: Holder,
+    /// The caller's own token; then there is no credential.
+    caller: Option<CallerToken>,
+    /// A token to use once anybody is refused.
+    reserve: Option<CallerToken>,
     /// The `Via` header to send; `None` where the request went in a circle.
     via: Option<HeaderValue>,
 }
@@ -330,6 +368,8 @@ impl Repository {
                 has_next: asked + 1 < upstream.endpoints.len(),
                 repository: endpoint.repository(&self.name),
                 credential: credential.filter(|_| endpoint.sees_credentials),
+                caller: self.caller.as_ref().filter(|_| endpoint.sees_credentials),
+                relays: self.relays(),
                 via,
             }
         }))
@@ -379,7 +419,9 @@ impl fmt::Debug for Repository {
 
 impl PartialEq for Repository {
     fn eq(&self, other: &Self) -> bool {
-        self.namespace() == other.namespace() && self.name == other.name
+        self.namespace() == other.namespace()
+            && self.name == other.name
+            && self.holder == other.holder
     }
 }
 

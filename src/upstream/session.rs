@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::trail::Target;
 use super::transport::Behalf;
 use super::travel::{Arrival, Lost};
-use super::{Credential, Error, answer, body, issuer};
+use super::{CallerToken, Credential, Denial, Error, TokenChallenge, answer, body, issuer};
 
 /// What Amazon's private registries say, with a 403, to a password that was good for twelve hours.
 const EXPIRED: &str = "authorization token has expired";
@@ -62,6 +62,8 @@ pub(super) struct Answer {
     pub(super) target: Option<Target>,
     is_authenticated: bool,
     is_credential_refused: bool,
+    /// How the caller could be let in with a token of their own.
+    challenge: Option<TokenChallenge>,
 }
 
 impl Answer {
@@ -85,6 +87,10 @@ pub(super) struct Session<'a> {
     pub(super) repository: String,
     /// The credential, where this endpoint may see it.
     pub(super) credential: Option<&'a Credential>,
+    /// The caller's own token, where this endpoint may see it. Then there is no credential.
+    pub(super) caller: Option<&'a CallerToken>,
+    /// Whether a challenge is kept for the caller to meet.
+    pub(super) relays: bool,
     /// The `Via` header.
     pub(super) via: &'a HeaderValue,
 }
@@ -127,13 +133,17 @@ impl Session<'_> {
     /// a new one.
     async fn converse(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
         let url = self.endpoint.url(&self.repository, ask.below);
+        if let Some(token) = self.caller {
+            return self.ask_for_caller(ask, &url, token).await;
+        }
         let mut attached = self.remembered().await?;
         let mut may_restart = true;
         loop {
-            let arrival = self.travel(ask, &url, attached.as_ref()).await?;
+            let authorization = attached.as_ref().map(|attached| &attached.authorization);
+            let arrival = self.travel(ask, &url, authorization).await?;
             if arrival.response.status() != StatusCode::UNAUTHORIZED || arrival.is_away {
                 self.remember(attached.as_ref());
-                return Ok(answered(arrival, attached.as_ref()));
+                return Ok(self.answered(arrival, attached.as_ref()));
             }
             let offered = challenges(arrival.response.headers());
             let next = match &attached {
@@ -141,7 +151,7 @@ impl Session<'_> {
                 Some(refused) => {
                     self.forget(refused);
                     if refused.is_last_word || !may_restart {
-                        return Ok(answered(arrival, attached.as_ref()));
+                        return Ok(self.answered(arrival, attached.as_ref()));
                     }
                     may_restart = false;
                     self.restart(refused, &offered, &url)
@@ -155,13 +165,38 @@ impl Session<'_> {
                         self.shared.transport.retry(Retry::TokenRefused);
                     }
                     attached = match scheme {
-                        Some(scheme) => Some(self.attach(*scheme).await?),
+                        Some(scheme) => {
+                            let challenge = self.relayed(&scheme);
+                            let attached = self.attach(*scheme).await;
+                            Some(attached.map_err(|error| with_challenge(error, challenge))?)
+                        }
                         None => None,
                     };
                 }
-                Next::GiveUp => return Ok(answered(arrival, attached.as_ref())),
+                Next::GiveUp => return Ok(self.answered(arrival, attached.as_ref())),
             }
         }
+    }
+
+    /// Asks with the caller's own token, once: whether it is good is between the two of them.
+    async fn ask_for_caller(
+        &self,
+        ask: &Ask<'_>,
+        url: &Url,
+        token: &CallerToken,
+    ) -> Result<Answer, Lost> {
+        let arrival = self.travel(ask, url, Some(token.authorization())).await?;
+        let is_refused = arrival.response.status() == StatusCode::UNAUTHORIZED && !arrival.is_away;
+        let scheme = if is_refused {
+            self.choose(&challenges(arrival.response.headers()), url)?
+        } else {
+            None
+        };
+        Ok(Answer {
+            is_authenticated: true,
+            challenge: scheme.and_then(|scheme| self.relayed(&scheme)),
+            ..self.answered(arrival, None)
+        })
     }
 
     /// Asks where the registry redirected to before, without showing who asks. Where that is the registry itself, it is
@@ -198,6 +233,7 @@ impl Session<'_> {
             target: Some(arrival.target.unwrap_or_else(here)),
             is_authenticated: false,
             is_credential_refused: false,
+            challenge: None,
         })
     }
 
@@ -206,23 +242,32 @@ impl Session<'_> {
         let status = answer.status();
         let error = answer::verdict(status, answer.response.headers(), self.shared.clock.now());
         let words = body::words(answer.response).await;
-        if !matches!(error, Error::Denied(_)) || answer.is_away {
+        let Error::Denied(denial) = error else {
             return error;
+        };
+        if answer.is_away {
+            return Error::Denied(denial);
         }
         if answer.is_credential_refused {
             return issuer::credential_refused();
         }
         if answer.is_authenticated && words.contains(EXPIRED) {
-            return Error::Denied("the configured credential has expired".to_owned());
+            return Error::denied("the configured credential has expired");
         }
         if status == StatusCode::UNAUTHORIZED && !answer.is_authenticated {
             let reason = "it wants to know who asks, and no credential for it is configured";
-            return Error::Denied(reason.to_owned());
+            let denial = Denial::from(reason.to_owned());
+            return Error::Denied(denial.with_challenge(answer.challenge));
         }
         let is_missing = status == StatusCode::UNAUTHORIZED
             && answer.is_authenticated
+            && self.caller.is_none()
             && self.endpoint.row.unauthorized_is_missing;
-        if is_missing { Error::NotFound } else { error }
+        if is_missing {
+            Error::NotFound
+        } else {
+            Error::Denied(denial.with_challenge(answer.challenge))
+        }
     }
 
     /// Whether HEAD on blobs is worth trying here.
@@ -241,6 +286,30 @@ impl Session<'_> {
         Behalf {
             reach: &self.upstream.reach,
             label: &self.upstream.label,
+        }
+    }
+
+    /// The challenge that `scheme` answers, where callers may be shown it. A password is never asked for on behalf of
+    /// an upstream.
+    fn relayed(&self, scheme: &Scheme) -> Option<TokenChallenge> {
+        match scheme {
+            Scheme::Bearer(key) if self.relays => Some(TokenChallenge::of(key)),
+            Scheme::Bearer(_) | Scheme::Basic(_) => None,
+        }
+    }
+
+    fn answered(&self, arrival: Arrival, attached: Option<&Attached>) -> Answer {
+        let is_unauthorized = arrival.response.status() == StatusCode::UNAUTHORIZED;
+        Answer {
+            response: arrival.response,
+            is_away: arrival.is_away,
+            target: arrival.target,
+            is_authenticated: attached.is_some(),
+            is_credential_refused: attached.is_some_and(|attached| match attached.scheme {
+                Scheme::Bearer(_) => attached.is_credential_refused,
+                Scheme::Basic(_) => is_unauthorized,
+            }),
+            challenge: attached.and_then(|attached| self.relayed(&attached.scheme)),
         }
     }
 
@@ -269,16 +338,18 @@ impl Next {
     }
 }
 
-fn answered(arrival: Arrival, attached: Option<&Attached>) -> Answer {
-    let is_unauthorized = arrival.response.status() == StatusCode::UNAUTHORIZED;
-    Answer {
-        response: arrival.response,
-        is_away: arrival.is_away,
-        target: arrival.target,
-        is_authenticated: attached.is_some(),
-        is_credential_refused: attached.is_some_and(|attached| match attached.scheme {
-            Scheme::Bearer(_) => attached.is_credential_refused,
-            Scheme::Basic(_) => is_unauthorized,
-        }),
+/// `error`, with the way in for the caller where it is a refusal.
+fn with_challenge(error: Error, challenge: Option<TokenChallenge>) -> Error {
+    match error {
+        Error::Denied(denial) => Error::Denied(denial.with_challenge(challenge)),
+        other @ (Error::NotFound
+        | Error::RateLimited { .. }
+        | Error::Busy { .. }
+        | Error::Unavailable(_)
+        | Error::TimedOut(_)
+        | Error::TooLarge { .. }
+        | Error::Protocol(_)
+        | Error::Refused(_)
+        | Error::Loop) => other,
     }
 }

@@ -8,7 +8,6 @@ use super::challenge::challenges;
 use super::endpoint::scope_of;
 use super::realm::{self, Issuers};
 use super::redirect::{self, REDIRECTS_MAX, is_redirect, is_same_origin};
-use super::scheme::Attached;
 use super::session::{Ask, Session};
 use super::table::{Row, UNKNOWN};
 use super::token::TokenKey;
@@ -52,10 +51,10 @@ impl Session<'_> {
         &self,
         ask: &Ask<'_>,
         url: &Url,
-        attached: Option<&Attached>,
+        authorization: Option<&HeaderValue>,
     ) -> Result<Arrival, Lost> {
         let mut url = url.clone();
-        let mut authorization = attached.map(|attached| attached.authorization.clone());
+        let mut authorization = authorization.cloned();
         let mut is_away = false;
         let mut may_ask_for_token = false;
         let mut redirects = 0;

@@ -25,6 +25,8 @@ mod upstream_failures;
 
 mod security;
 
+mod access;
+
 mod registries;
 
 mod freshness;

@@ -37,10 +37,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::behind::Behind;
+use super::links::Links;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, Namespace};
+use crate::oci::Digest;
 use crate::single_flight::Role;
-use crate::storage::{self, Local};
+use crate::storage::{self, Audience, Local};
 use crate::upstream::{self, Repository};
 
 /// How many bytes at the end of a blob wait for the digest. More delays the end of a download, fewer let a client see
@@ -89,17 +90,19 @@ pub(super) struct Fills {
     active: Arc<Mutex<HashMap<Digest, Arc<Fill>>>>,
     places: Places,
     storage: Local,
+    links: Links,
     behind: Behind,
     metrics: Metrics,
 }
 
 impl Fills {
     /// None under way.
-    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
+    pub(super) fn new(storage: Local, links: Links, behind: Behind, metrics: Metrics) -> Self {
         Self {
             active: Arc::default(),
             places: Places::new(),
             storage,
+            links,
             behind,
             metrics,
         }
@@ -202,6 +205,8 @@ struct State {
     plan: Plan,
     /// Made when the first upstream answers.
     file: Option<Arc<File>>,
+    /// Whose the bytes are, where they were in storage after all.
+    found: Option<Audience>,
     /// How often the fill has begun anew.
     attempt: u32,
     end: Option<End>,
@@ -216,6 +221,17 @@ pub(super) struct Opened {
     pub(super) file: Arc<File>,
     /// Which attempt at the blob these bytes are of.
     attempt: u32,
+}
+
+/// Whether a caller may read along.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// Upstream let them in, or would let in anybody.
+    Entitled,
+    /// Their own source did not give it to them.
+    Refused(upstream::Error),
+    /// Their own source was not asked.
+    Unknown,
 }
 
 /// How a fill ended.
@@ -301,9 +317,24 @@ impl Fill {
             .map_or(error, FillError::Upstream))
     }
 
-    /// Whether some caller brought a repository of `namespace`.
-    pub(super) fn asks(&self, namespace: &Namespace) -> bool {
-        self.sources.includes(namespace)
+    /// Whose the bytes are.
+    pub(super) fn audience(&self) -> Audience {
+        let found = self.state.borrow().found;
+        found.unwrap_or_else(|| self.sources.audience())
+    }
+
+    /// What is known of the right of whoever brings `source` to read along, without asking upstream.
+    pub(super) fn standing(&self, source: &Repository) -> Standing {
+        let is_public = self.audience() == Audience::Everybody && source.takes_public_content();
+        // Nobody is told what a registry says that they did not ask, until it is known to be right.
+        let is_theirs = || self.is_verified() || self.sources.come_from(source.namespace());
+        if self.sources.has_given(source) || (is_public && is_theirs()) {
+            return Standing::Entitled;
+        }
+        match self.sources.failure_of(source) {
+            Some(error) => Standing::Refused(error),
+            None => Standing::Unknown,
+        }
     }
 
     /// Whether every byte is there and right.
@@ -429,6 +460,7 @@ mod tests {
         State {
             plan,
             file,
+            found: None,
             attempt: 0,
             end,
         }

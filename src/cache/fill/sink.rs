@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use bytes::Bytes;
 
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::storage::{self, Ingest, Operation};
+use crate::storage::{self, Audience, Ingest, Operation};
 
 /// How many bytes are read back for hashing at once. They were written moments ago, so they are in memory.
 const READ_BACK_BYTES: usize = 1024 * 1024;
@@ -99,12 +99,12 @@ impl Sink {
         Ok(front.hasher.clone().finish())
     }
 
-    /// Makes the content durable and gives it its final name.
+    /// Makes the content durable and gives it its final name, as that of `audience`.
     ///
     /// # Errors
     /// `Publish`; nothing is then there that was not before.
-    pub(super) fn publish(&self) -> Result<(), storage::Error> {
-        self.ingest.publish()
+    pub(super) fn publish(&self, audience: Audience) -> Result<(), storage::Error> {
+        self.ingest.publish(audience)
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
             sink.catch_up(|at| present.end_from(at)).expect("read back");
         }
         assert_eq!(sink.digest(size).expect("read back"), digest);
-        sink.publish().expect("published");
+        sink.publish(Audience::Everybody).expect("published");
         assert!(local.blob(&digest).expect("readable").is_some());
     }
 }

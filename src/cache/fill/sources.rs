@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::oci::{Digest, Namespace};
+use crate::storage::Audience;
 use crate::upstream::{BlobSource, Error, Repository};
 
 /// Most sources of one fill. Whoever brings another one shares what those give; clients can make up any number.
@@ -23,6 +24,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     source: BlobSource,
+    /// Whether bytes of this attempt come from it: then upstream let its caller in.
+    gave: bool,
     /// Why it has nothing more to give, once that is so.
     failure: Option<Error>,
 }
@@ -31,6 +34,7 @@ impl Entry {
     fn new(source: BlobSource) -> Self {
         Self {
             source,
+            gave: false,
             failure: None,
         }
     }
@@ -61,11 +65,55 @@ impl Sources {
         !inner.closed
     }
 
-    /// Whether a repository of `namespace` is among them.
-    pub(super) fn includes(&self, namespace: &Namespace) -> bool {
+    /// `source` began to send.
+    pub(super) fn gave(&self, source: &Repository) {
+        let mut inner = self.inner();
+        let mut entries = inner.entries.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.is(source)) {
+            entry.gave = true;
+        }
+    }
+
+    /// What came so far is thrown away.
+    pub(super) fn begin_anew(&self) {
+        let mut inner = self.inner();
+        inner
+            .entries
+            .iter_mut()
+            .for_each(|entry| entry.gave = false);
+    }
+
+    /// Those whose bytes are in what came.
+    pub(super) fn givers(&self) -> Vec<Repository> {
+        let inner = self.inner();
+        let givers = inner.entries.iter().filter(|entry| entry.gave);
+        givers
+            .map(|entry| entry.source.repository().clone())
+            .collect()
+    }
+
+    /// Whether bytes come from `source` itself, as this very caller sees it.
+    pub(super) fn has_given(&self, source: &Repository) -> bool {
         let inner = self.inner();
         let mut entries = inner.entries.iter();
-        entries.any(|entry| entry.source.repository().namespace() == namespace)
+        entries.any(|entry| entry.gave && entry.is(source))
+    }
+
+    /// Whether bytes come from a repository of `namespace`.
+    pub(super) fn come_from(&self, namespace: &Namespace) -> bool {
+        let inner = self.inner();
+        let mut entries = inner.entries.iter();
+        entries.any(|entry| entry.gave && entry.source.repository().namespace() == namespace)
+    }
+
+    /// Whose the bytes are: everybody's where nobody had to show anything for any of them.
+    pub(super) fn audience(&self) -> Audience {
+        let givers = self.givers();
+        if !givers.is_empty() && givers.iter().all(Repository::gives_to_anybody) {
+            Audience::Everybody
+        } else {
+            Audience::Entitled
+        }
     }
 
     /// The first source that has not failed. Without one the list is closed: there will be none.

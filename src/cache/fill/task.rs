@@ -16,6 +16,7 @@ use super::sink::Sink;
 use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
 use super::{End, FRONT_BYTES, Fill, FillError, Fills, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
+use crate::cache::links::Links;
 use crate::metrics::Metrics;
 use crate::storage::{Local, StoredBlob};
 use crate::upstream::{self, BlobSource, BlobStream, Extent};
@@ -47,6 +48,7 @@ pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) {
         fill,
         fills,
         storage: &fills.storage,
+        links: &fills.links,
         behind: &fills.behind,
         metrics: &fills.metrics,
     };
@@ -62,6 +64,7 @@ struct Task<'a> {
     fill: &'a Arc<Fill>,
     fills: &'a Fills,
     storage: &'a Local,
+    links: &'a Links,
     behind: &'a Behind,
     metrics: &'a Metrics,
 }
@@ -91,6 +94,7 @@ impl Task<'_> {
                         }
                     }
                     asked_again |= once_more;
+                    self.fill.sources.begin_anew();
                     self.fill.begin_anew();
                 }
                 ended => return ended,
@@ -111,12 +115,18 @@ impl Task<'_> {
         let (storage, digest) = (self.storage.clone(), self.fill.digest);
         let stored = blocking(move || storage.blob(&digest)).await?;
         // Storage that cannot say is dealt with where it has to take the bytes.
-        let Ok(Some(StoredBlob { file, size })) = stored else {
+        let Ok(Some(StoredBlob {
+            file,
+            size,
+            audience,
+        })) = stored
+        else {
             return Ok(false);
         };
         self.fill.state.send_modify(|state| {
             state.file = Some(file);
             state.plan.set_present(size);
+            state.found = Some(audience);
         });
         self.fill.end(End::Verified);
         Ok(true)
@@ -127,7 +137,10 @@ impl Task<'_> {
         let mut last = FillError::Broken;
         while let Some(source) = self.fill.sources.next() {
             match self.ask_twice(&source).await {
-                Ok(stream) => return Ok((source, stream)),
+                Ok(stream) => {
+                    self.fill.sources.gave(source.repository());
+                    return Ok((source, stream));
+                }
                 Err(error) => {
                     debug!(?source, %error, "source failed");
                     self.fill.sources.failed(source.repository(), error.clone());
@@ -310,8 +323,11 @@ impl Task<'_> {
         let _publishing = self.behind.under_way();
         self.fill.end(End::Verified);
         // The readers have what they need; whether the blob is also kept is our own affair.
-        let sink = Arc::clone(sink);
-        if let Err(error) = blocking(move || sink.publish()).await? {
+        for giver in self.fill.sources.givers() {
+            self.links.gave(&giver, &digest);
+        }
+        let (sink, audience) = (Arc::clone(sink), self.fill.audience());
+        if let Err(error) = blocking(move || sink.publish(audience)).await? {
             warn!(%digest, cause = %error.cause, "the blob was not stored");
             self.metrics.storage_error(error.operation.as_str());
         }

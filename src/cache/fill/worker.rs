@@ -303,6 +303,7 @@ impl<'a> Worker<'a> {
         if stream.offset() < left.start && !alone {
             return Ok(false);
         }
+        self.fill.sources.gave(source.repository());
         self.receive(run, stream).await.map(|()| true)
     }
 

@@ -26,7 +26,7 @@ upstreams:
         "7:21: manifests.cache: \"1\" must be yes, no, true or false",
         "7:29: manifests.ttl: \"15\" must be a time with its unit, such as 30s, 15m, ",
         "7:41: manifests.ignore: \"(\" must be a regular expression: unclosed group",
-        "8:1: domian: is not a known key; known here: cache, credentials_file, ",
+        "8:1: domian: is not a known key; known here: authentication, cache, ",
         "11:17: upstreams.ghcr.io.endpoints[0]: \"ftp://ghcr.io\" must be a URL that starts with ",
         "12:5: upstreams.ghcr.io.credentials: has no password",
     ];

@@ -195,7 +195,7 @@ async fn a_wrong_password_is_sent_once() {
         .repository();
     let denied = repository.get_manifest(&latest()).await;
     assert!(
-        matches!(&denied, Err(Error::Denied(reason)) if reason.contains("credential")),
+        matches!(&denied, Err(Error::Denied(reason)) if reason.reason().contains("credential")),
         "{denied:?}"
     );
     assert_eq!(fake.seen().len(), 2);
@@ -229,7 +229,7 @@ async fn a_stale_credential_does_not_keep_public_images_away() {
     let private = Reference::Tag("private".parse().expect("a tag"));
     let denied = repository.get_manifest(&private).await;
     assert!(
-        matches!(&denied, Err(Error::Denied(reason)) if reason.contains("credential")),
+        matches!(&denied, Err(Error::Denied(reason)) if reason.reason().contains("credential")),
         "{denied:?}"
     );
 }
@@ -303,7 +303,7 @@ async fn a_password_that_has_expired_is_told_from_one_that_was_never_right() {
         .repository();
     let denied = repository.get_manifest(&latest()).await;
     assert!(
-        matches!(&denied, Err(Error::Denied(reason)) if reason.contains("expired")),
+        matches!(&denied, Err(Error::Denied(reason)) if reason.reason().contains("expired")),
         "{denied:?}"
     );
     assert_eq!(fake.seen().len(), 2);

@@ -227,6 +227,7 @@ fn at(namespace: &str, endpoints: &[&str]) -> Setup {
                 ca: None,
                 realms: Vec::new(),
                 limits: Limits::default(),
+                access: crate::upstream::AccessPolicy::default(),
             }],
             credentials: Credentials::default(),
             proxies: Proxies::default(),

@@ -13,13 +13,13 @@ use crate::harness::registry::blob_bytes;
 use crate::harness::upstream::{EXAMPLE, HUB, Upstream};
 
 /// A containerd with an empty store, whose `_default/hosts.toml` names one mirror.
-struct Containerd {
+pub(super) struct Containerd {
     _daemon: Daemon,
     directory: TempDir,
 }
 
 impl Containerd {
-    fn start(mirror: &Mirror) -> Self {
+    pub(super) fn start(mirror: &Mirror) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let hosts = directory.path().join("hosts/_default");
         fs::create_dir_all(&hosts).unwrap();
@@ -56,6 +56,19 @@ impl Containerd {
             .arg("--hosts-dir")
             .arg(self.directory.path().join("hosts"))
             .arg(reference));
+    }
+
+    /// Whether `ctr images pull` works for somebody who has `user`, a name and a password, as a pod's secret has.
+    pub(super) fn pulls_as(&self, user: &str, reference: &str) -> bool {
+        outcome(
+            ctr(&self.address())
+                .args(["images", "pull", "--user", user])
+                .arg("--hosts-dir")
+                .arg(self.directory.path().join("hosts"))
+                .arg(reference),
+        )
+        .status
+        .success()
     }
 
     /// What the kubelet does: `PullImage` of the Container Runtime Interface, over the socket. Returns the image's id.
@@ -98,7 +111,7 @@ impl Containerd {
     }
 
     /// The store holds manifest, configuration and layers of `image`, and every byte is right.
-    fn assert_holds(&self, image: &Image) {
+    pub(super) fn assert_holds(&self, image: &Image) {
         self.assert_holds_blob(&image.digest);
         for (digest, _) in image.blobs() {
             self.assert_holds_blob(digest);

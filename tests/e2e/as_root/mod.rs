@@ -4,6 +4,7 @@
 mod containerd;
 mod docker;
 mod podman;
+mod private;
 
 mod crashes;
 mod read_only;

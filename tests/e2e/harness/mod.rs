@@ -15,4 +15,5 @@ pub(crate) mod unpacked;
 pub(crate) mod upstream;
 
 pub(crate) mod gate;
+pub(crate) mod members;
 pub(crate) mod strace;

@@ -323,8 +323,20 @@ impl Mirror {
     /// Where a blob or manifest of this digest is stored.
     pub fn path_of(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').expect("a digest");
-        let blobs = self.directory.path().join("v1/blobs");
-        blobs.join(algorithm).join(&hex[..2]).join(hex)
+        let shelves = self.directory.path().join("v1");
+        let place = |shelf: &str| {
+            shelves
+                .join(shelf)
+                .join(algorithm)
+                .join(&hex[..2])
+                .join(hex)
+        };
+        let private = place("private");
+        if private.exists() {
+            private
+        } else {
+            place("blobs")
+        }
     }
 
     /// Waits until something is stored under this digest and nothing else is under way: that goes on behind answers.

@@ -69,7 +69,13 @@ async fn private_and_missing_look_alike() {
     guard.stand(&ghcr, &ghcr, "/token");
     let mirror = mirror_of(GHCR, &ghcr).await;
     let private = "/v2/owner/private/manifests/v1?ns=ghcr.io";
-    mirror.get(private).await.expect_error(403, "DENIED");
+    let answer = mirror.get(private).await;
+    let challenge = answer.header("WWW-Authenticate").unwrap_or_default();
+    assert!(
+        challenge.contains("repository:owner/private:pull"),
+        "{answer:?}"
+    );
+    answer.expect_error(401, "UNAUTHORIZED");
     // Asking for one that is refused spoils nothing for the other.
     pulls(&mirror, GHCR, "owner/app", &Image::new(1)).await;
 }

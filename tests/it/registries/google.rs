@@ -46,10 +46,10 @@ async fn p26_gar_token_403() {
     guard.stand(&gar, &gar, "/v2/token");
     let mirror = mirror_of(GAR, &gar).await;
     let closed = format!("/v2/project/closed/app/manifests/v1?ns={GAR}");
-    mirror.get(&closed).await.expect_error(403, "DENIED");
+    mirror.get(&closed).await.expect_error(401, "UNAUTHORIZED");
     // One repository's refusal is not the host's.
     pulls(&mirror, GAR, "project/open/app", &image).await;
-    mirror.get(&closed).await.expect_error(403, "DENIED");
+    mirror.get(&closed).await.expect_error(401, "UNAUTHORIZED");
 }
 
 #[tokio::test]

@@ -58,6 +58,39 @@ async fn c44_c45_no_secret_is_logged() {
 }
 
 #[tokio::test]
+async fn c44_a_callers_own_token_is_not_logged() {
+    let (log, _guard) = Log::start();
+    let upstream = Upstream::start().await;
+    upstream.put_image("team/app", "v1", &Image::new(1));
+    let realm = upstream.url("/token");
+    upstream.rule(move |request| {
+        let may = request.header("Authorization") == Some("Bearer canary-right");
+        let challenge = format!(r#"Bearer realm="{realm}",service="x""#);
+        let refusal = crate::harness::upstream::Answer::status(401);
+        (!may && request.path().starts_with("/v2/"))
+            .then(|| refusal.header("WWW-Authenticate", &challenge))
+    });
+    let refusal = crate::harness::upstream::Answer::status(403);
+    upstream.answer("/token", refusal);
+    let mut mirror = Setup::new().upstream(REGISTRY, &upstream).start().await;
+    for (token, status) in [("right", 200), ("wrong", 401)] {
+        let request = Request::get("/v2/team/app/manifests/v1");
+        let request = request.header("Authorization", format!("Bearer canary-{token}"));
+        assert_eq!(mirror.send(request).await.status, status);
+    }
+    mirror.stop().await;
+    let text = log.text();
+    assert!(text.contains("entrepot"), "requests are logged");
+    assert!(!text.contains("canary"), "{text}");
+    for (path, _) in mirror.files() {
+        let content = std::fs::read(mirror.directory.path().join(path)).expect("a file");
+        let needle = b"canary";
+        let is_told = content.windows(needle.len()).any(|bytes| bytes == needle);
+        assert!(!is_told, "it is on disk");
+    }
+}
+
+#[tokio::test]
 async fn c46_a_client_cannot_write_lines_of_its_own() {
     let (log, _guard) = Log::start();
     let world = World::new().await;

@@ -1,0 +1,67 @@
+//! A private image, and pods with and without the right secret.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::containerd::Containerd;
+use crate::harness::catalogue::stored;
+use crate::harness::members::{MEMBER, Members};
+use crate::harness::mirror::Mirror;
+use crate::harness::upstream::EXAMPLE;
+
+/// How long a right is believed with the registry there, and then without it.
+const AUTHZ_TTL: Duration = Duration::from_secs(1);
+const AUTHZ_GRACE: Duration = Duration::from_secs(20);
+
+/// Longest wait for a right to end.
+const ENDS_WITHIN: Duration = Duration::from_mins(1);
+
+fn mirror_before(members: &Members, directory: &Path) -> Mirror {
+    let file = directory.join("entrepot.yaml");
+    let text = format!(
+        "upstreams:\n  {EXAMPLE}:\n    endpoints: [{:?}]\n    authz_ttl: {}s\n    authz_grace: {}s\n",
+        members.url(),
+        AUTHZ_TTL.as_secs(),
+        AUTHZ_GRACE.as_secs()
+    );
+    fs::write(&file, text).unwrap();
+    let flags = [
+        format!("--config={}", file.display()),
+        "--log-level=trace".to_owned(),
+    ];
+    Mirror::start(directory, &flags)
+}
+
+#[test]
+fn a_pod_without_the_secret_is_refused_although_the_image_is_cached() {
+    let stored = stored();
+    let image = &stored.catalogue.oci.image;
+    let reference = format!("{EXAMPLE}/{}", stored.catalogue.oci.name);
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = Members::start(&stored.storage);
+    let mirror = mirror_before(&members, directory.path());
+
+    let with_secret = Containerd::start(&mirror);
+    assert!(with_secret.pulls_as(MEMBER, &reference), "{}", mirror.log());
+    with_secret.assert_holds(image);
+    let proven = Instant::now();
+    for user in ["bob:canary-password", "alice:wrong-canary"] {
+        let without = Containerd::start(&mirror);
+        assert!(!without.pulls_as(user, &reference), "{user}");
+    }
+
+    members.stop();
+    let again = Containerd::start(&mirror);
+    assert!(again.pulls_as(MEMBER, &reference), "{}", mirror.log());
+    again.assert_holds(image);
+    assert!(!Containerd::start(&mirror).pulls_as("bob:canary-password", &reference));
+    // And that ends, too.
+    while Containerd::start(&mirror).pulls_as(MEMBER, &reference) {
+        assert!(proven.elapsed() < ENDS_WITHIN, "it goes on and on");
+    }
+    assert!(proven.elapsed() >= AUTHZ_GRACE, "{:?}", proven.elapsed());
+
+    // Neither password nor token is in the log, whoever wrote it.
+    assert!(!mirror.log().contains("canary"), "{}", mirror.log());
+}

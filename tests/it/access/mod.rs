@@ -1,0 +1,9 @@
+//! Who may read what is cached: by right, whether or not the bytes are here.
+
+mod members;
+
+mod callers;
+mod clients;
+mod links;
+mod provenance;
+mod table;
