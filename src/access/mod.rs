@@ -101,3 +101,75 @@ pub fn decide(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{Config, Credentials, Proxies};
+
+    fn directory() -> Directory {
+        Directory::new(&Config {
+            default_upstream: "docker.io".parse().expect("a namespace"),
+            unknown_namespaces: UnknownNamespaces::Public,
+            upstreams: Vec::new(),
+            credentials: Credentials::default(),
+            proxies: Proxies::default(),
+        })
+    }
+
+    fn asked(
+        mode: AccessMode,
+        has_credential: bool,
+        claims: Claims,
+    ) -> Result<Requirement, Refusal> {
+        let rule = Rule {
+            users: vec!["ci".parse().expect("a pattern")],
+            repositories: vec!["docker.io/team/*".parse().expect("a pattern")],
+        };
+        let asked = Asked {
+            namespace: &"docker.io".parse().expect("a namespace"),
+            repository: &"team/app".parse().expect("a name"),
+            mode,
+            has_credential,
+        };
+        decide(&directory(), &Rules::new(vec![rule]), asked, claims)
+    }
+
+    #[test]
+    fn the_mode_and_the_credential_decide_what_is_to_be_shown() {
+        let nothing = Claims::default;
+        let check = |mode, has_credential, expected: Requirement| {
+            assert_eq!(
+                asked(mode, has_credential, nothing()),
+                Ok(expected),
+                "{mode:?}"
+            );
+        };
+        check(AccessMode::Auto, true, Requirement::Mirror);
+        check(AccessMode::Auto, false, Requirement::Open);
+        check(AccessMode::Shared, true, Requirement::Mirror);
+        check(AccessMode::Shared, false, Requirement::Open);
+        check(AccessMode::Verify, true, Requirement::Caller(None));
+        check(AccessMode::Verify, false, Requirement::Caller(None));
+    }
+
+    #[test]
+    fn known_clients_need_a_rule_and_others_a_name() {
+        let as_user = |name: &str| Claims {
+            identity: Some(Identity::proven(name)),
+            token: None,
+        };
+        for has_credential in [true, false] {
+            let ask = |claims| asked(AccessMode::Authenticated, has_credential, claims);
+            assert_eq!(
+                ask(as_user("ci")),
+                Ok(Requirement::Client(Identity::proven("ci")))
+            );
+            assert_eq!(
+                ask(as_user("cj")),
+                Err(Refusal::Forbidden(Identity::proven("cj")))
+            );
+            assert!(matches!(ask(Claims::default()), Err(Refusal::Unknown(_))));
+        }
+    }
+}

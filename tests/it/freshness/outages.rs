@@ -199,7 +199,11 @@ async fn a_token_service_that_says_no_is_believed() {
         let guard = guard.issuing(move |_, _| Answer::error(status, "DENIED"));
         guard.stand(upstream, upstream, "/token");
         world.mirror.clock.advance(AFTER_TTL);
-        world.mirror.get(TAG).await.expect_error(403, "DENIED");
+        world
+            .mirror
+            .get(TAG)
+            .await
+            .expect_error(401, "UNAUTHORIZED");
     }
 }
 
