@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::members::{Content, HERE, Kind, Members, OPEN, THERE};
+use crate::harness::clock;
 use crate::harness::mirror::{Mirror, Setup};
 use crate::harness::upstream::{Answer, Upstream};
 use crate::harness::world::REGISTRY;
@@ -113,6 +114,8 @@ async fn c28_a_refusal_ends_a_right_at_once_and_a_missing_blob_its_link() {
     }
     registry.resume().await;
     members.admit("robot", HERE);
+    // The mirror leaves an upstream in trouble alone for a while.
+    clock::pass(60).await;
     for kind in Kind::ALL {
         let answer = mirror.send(content.request(kind, HERE)).await;
         assert_eq!(answer.status, content.expected(kind).0, "{kind:?}");
