@@ -59,8 +59,7 @@ impl Blobs {
             match self.readable(&source, digest).await? {
                 Readable::Yes(outcome, blob) => return Ok((outcome, Blob::stored(blob))),
                 Readable::Elsewhere => {
-                    return self
-                        .pass_through(source, digest, BypassReason::NotBelieved)
+                    return Box::pin(self.pass_through(source, digest, BypassReason::NotBelieved))
                         .await;
                 }
                 Readable::Nothing => {}
@@ -74,13 +73,9 @@ impl Blobs {
             Ok(opened) if self.may_read_along(&fill, &source, opened.size).await? => {
                 Ok((outcome, Blob::filling(fill, opened, source)))
             }
-            Ok(_) => {
-                self.pass_through(source, digest, BypassReason::NotBelieved)
-                    .await
-            }
+            Ok(_) => Box::pin(self.pass_through(source, digest, BypassReason::NotBelieved)).await,
             Err(FillError::Storage(_)) => {
-                self.pass_through(source, digest, BypassReason::StorageFailed)
-                    .await
+                Box::pin(self.pass_through(source, digest, BypassReason::StorageFailed)).await
             }
             Err(FillError::Upstream(error)) => Err(self.refused(&source, digest, error)),
             Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
@@ -142,7 +137,7 @@ impl Blobs {
             return Ok(Readable::Yes(Outcome::Hit, blob));
         }
         Ok(
-            match self.links.prove(source, Subject::Blob(digest)).await? {
+            match Box::pin(self.links.prove(source, Subject::Blob(digest))).await? {
                 Proof::Held => Readable::Yes(Outcome::Hit, blob),
                 Proof::Confirmed { size: Some(size) } if size != blob.size => Readable::Elsewhere,
                 Proof::Confirmed { .. } => Readable::Yes(Outcome::Revalidated, blob),
@@ -165,7 +160,7 @@ impl Blobs {
             Standing::Unknown => {}
         }
         let subject = Subject::Blob(fill.digest());
-        Ok(match self.links.prove(source, subject).await? {
+        Ok(match Box::pin(self.links.prove(source, subject)).await? {
             Proof::Held => true,
             Proof::Confirmed { size: said } => said == Some(size),
             Proof::Unbelieved => false,

@@ -109,7 +109,7 @@ impl Manifests {
             return Ok(Outcome::Hit);
         }
         let subject = Subject::Manifest(reference.clone());
-        match self.links.prove(source, subject).await {
+        match Box::pin(self.links.prove(source, subject)).await {
             Ok(Proof::Held) => Ok(Outcome::Hit),
             Ok(Proof::Confirmed { .. } | Proof::Unbelieved) => Ok(Outcome::Revalidated),
             Err(error) => {

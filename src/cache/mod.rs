@@ -272,13 +272,14 @@ impl Cache {
             return ask(source).await;
         };
         if !self.links.want_token(&source) {
-            match ask(source).await {
+            // Boxed, because a request whose caller shows a token is the exception.
+            match Box::pin(ask(source)).await {
                 Err(Error::Upstream(upstream::Error::Denied(denial)))
                     if denial.challenge().is_some() => {}
                 answered => return answered,
             }
         }
-        ask(own).await
+        Box::pin(ask(own)).await
     }
 
     /// What the caller is told of `error`.

@@ -292,7 +292,7 @@ impl Registry {
         };
         let directory = self.upstreams.directory();
         let Some((namespace, repository)) =
-            self.cache.origin(name, &target.repository, digest).await
+            Box::pin(self.cache.origin(name, &target.repository, digest)).await
         else {
             return target;
         };

@@ -106,7 +106,7 @@ async fn a_token_that_says_when_it_ends_is_not_believed_longer() {
     use base64::Engine as _;
     let registry = Upstream::start().await;
     let content = Content::put(&registry);
-    let now = std::time::SystemTime::now();
+    let now = entrepot::clock::Clock::system().now();
     let since = now
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970");

@@ -88,7 +88,8 @@ async fn a_mode_without_clients_is_a_mistake() {
         let setup = Setup::new();
         let file = setup.file("htpasswd", text);
         let rules = r#"[{ users: ["*"], repositories: ["**"] }]"#;
-        let line = format!("authentication: {{ htpasswd: {file:?}, rules: {rules} }}");
+        let file = file.display();
+        let line = format!("authentication: {{ htpasswd: '{file}', rules: {rules} }}");
         let problems = setup.line(&line).check().expect_err("it is of no use");
         assert!(problems.contains(expected), "{problems}");
         assert!(!problems.contains("secret"), "{problems}");

@@ -211,7 +211,8 @@ impl Mode {
             let file = setup.file("htpasswd", &format!("alice:{hash}\n"));
             let rules = r#"[{ users: ["*"], repositories: ["registry.example/team/**"] }]"#;
             setup = setup.line(&format!(
-                "authentication: {{ htpasswd: {file:?}, rules: {rules} }}"
+                "authentication: {{ htpasswd: '{}', rules: {rules} }}",
+                file.display()
             ));
         }
         setup

@@ -176,7 +176,7 @@ impl Setup {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let shutdown = async { drop(stopped.await) };
-            mirror.run(shutdown).await;
+            Box::pin(mirror.run(shutdown)).await;
         });
         (stop, Home::Here(tasks), address, clock)
     }
