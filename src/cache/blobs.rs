@@ -37,7 +37,12 @@ impl Blobs {
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
-        let fills = Fills::new(storage.clone(), links.clone(), behind.clone(), metrics.clone());
+        let fills = Fills::new(
+            storage.clone(),
+            links.clone(),
+            behind.clone(),
+            metrics.clone(),
+        );
         Self {
             storage,
             shelf,
