@@ -4,13 +4,15 @@
 //! while the bytes already flow to whoever asked. The modules stand here in reading order, and use only what stands
 //! below them:
 //!
-//! * [`config`] is what the operator says, checked; [`start`] makes a [`Mirror`] of it.
+//! * [`config`] is what the operator says, checked; [`start`] makes a [`Mirror`] of it; [`reload`] keeps that up with it.
 //! * [`server`] accepts and bounds connections. It knows HTTP and no OCI.
 //! * [`registry`] is the API: one request, one story.
 //! * [`access`] decides who may read what; [`cache`] what to serve, and from where.
 //! * [`storage`] keeps bytes by digest; [`upstream`] speaks to other registries.
 //! * [`oci`] is the vocabulary; [`http`] is what [`server`] and [`registry`] say to each other;
 //!   [`single_flight`], [`clock`] and [`metrics`] are tools.
+
+pub mod reload;
 
 pub mod cli;
 pub mod config;
@@ -41,7 +43,8 @@ use cache::Cache;
 use clock::Clock;
 use config::Config;
 use metrics::Metrics;
-use registry::Registry;
+use registry::{CurrentRegistry, Registry};
+use reload::{Fixed, Reload};
 use server::{BindError, Drained, Limits};
 use storage::Local;
 use upstream::Upstreams;
@@ -69,10 +72,13 @@ pub enum StartError {
 pub struct Mirror {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    registry: Registry,
+    registry: CurrentRegistry,
+    upstreams: Upstreams,
     cache: Cache,
+    fixed: Fixed,
     limits: Limits,
     metrics: Metrics,
+    clock: Clock,
 }
 
 /// Opens the cache directory and the ports of `config`. Must be called inside a tokio runtime.
@@ -81,6 +87,8 @@ pub struct Mirror {
 /// See [`StartError`]; nothing is left open then.
 pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
     let metrics = Metrics::new();
+    metrics.config_loaded(clock.now());
+    let fixed = Fixed::of(&config);
     let directory = config.cache_directory;
     // The file system may be slow, a network one very slow; signals are to be answered meanwhile.
     let storage = match tokio::task::spawn_blocking(move || Local::open(&directory)).await {
@@ -95,9 +103,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         addresses.push(listener.local_addr().unwrap_or(listen.address));
         listeners.push(listener);
     }
-    let cache = Cache::new(storage, config.tags, clock, metrics.clone());
+    let cache = Cache::new(storage, config.tags, clock.clone(), metrics.clone());
     let registry = Registry::new(
-        upstreams,
+        upstreams.clone(),
+        config.ways,
         cache.clone(),
         config.authentication,
         metrics.clone(),
@@ -105,10 +114,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
     Ok(Mirror {
         listeners,
         addresses,
-        registry,
+        registry: CurrentRegistry::new(registry),
+        upstreams,
         cache,
+        fixed,
         limits: Limits::default(),
         metrics,
+        clock,
     })
 }
 
@@ -121,6 +133,18 @@ impl Mirror {
     /// The cache, for those who want to know when it has settled.
     pub fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// What gives it another configuration while it runs.
+    pub fn reload(&self) -> Reload {
+        Reload {
+            registry: self.registry.clone(),
+            upstreams: self.upstreams.clone(),
+            cache: self.cache.clone(),
+            fixed: self.fixed.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        }
     }
 
     /// Other bounds for its connections than the usual ones.

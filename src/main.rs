@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use entrepot::cli::{Signals, logging};
+use entrepot::cli::{Hangup, Signals, logging};
 use entrepot::clock::Clock;
-use entrepot::config::{self, Arguments, Config, LogFormat};
+use entrepot::config::{self, Arguments, Config, Files, LogFormat, Reading};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { BAD_USAGE } else { 0 });
         }
     };
-    let config = match Config::load(&arguments, &config::environment) {
+    let Reading { config, files } = Config::read(&arguments, &config::environment);
+    let config = match config {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("entrepot: {problems}");
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     if arguments.check_config {
         return ExitCode::SUCCESS;
     }
-    match run(config) {
+    match run(config, arguments, files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{failure:#}");
@@ -52,16 +53,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the mirror until a signal ends it.
-fn run(config: Config) -> anyhow::Result<()> {
+/// Runs the mirror until a signal ends it, and keeps it up with its configuration meanwhile.
+fn run(config: Config, arguments: Arguments, files: Files) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let hangup = Hangup::listen().context("cannot listen for signals")?;
         let mirror = entrepot::start(config, Clock::system()).await?;
         for address in mirror.addresses() {
             info!(%address, "listening");
         }
         let (ask, asked) = oneshot::channel::<()>();
+        let keeping_up = mirror.reload().keep_up(arguments, files, hangup);
         // A sender that is gone asks just as well as a message.
         let running = mirror.run(async { drop(asked.await) });
         let asking = async {
@@ -72,6 +75,7 @@ fn run(config: Config) -> anyhow::Result<()> {
         };
         tokio::select! {
             drained = running => info!(?drained, "ended"),
+            never = keeping_up => match never {},
             signal = asking => anyhow::bail!("ended at once, by a second signal ({signal})"),
         }
         Ok(())

@@ -110,6 +110,8 @@ mod tests {
     fn directory() -> Directory {
         Directory::new(&Config {
             default_upstream: "docker.io".parse().expect("a namespace"),
+            further_defaults: Vec::new(),
+            named: Vec::new(),
             unknown_namespaces: UnknownNamespaces::Public,
             upstreams: Vec::new(),
             credentials: Credentials::default(),

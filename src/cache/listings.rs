@@ -121,6 +121,22 @@ impl Listings {
         }
     }
 
+    /// The same lists, believed for as long as `tags` says.
+    pub(super) fn with_tags(&self, tags: &TagPolicy) -> Self {
+        let terms = terms_of_lists(tags);
+        Self {
+            tags: Lists {
+                terms,
+                ..self.tags.clone()
+            },
+            referrers: Lists {
+                terms,
+                ..self.referrers.clone()
+            },
+            links: self.links.clone(),
+        }
+    }
+
     pub(super) async fn tags(
         &self,
         source: Repository,

@@ -148,6 +148,16 @@ impl Cache {
         }
     }
 
+    /// The same cache, with tags as `tags` says.
+    #[must_use]
+    pub fn with_tags(&self, tags: TagPolicy) -> Self {
+        Self {
+            listings: self.listings.with_tags(&tags),
+            tags: self.tags.with_policy(tags),
+            ..self.clone()
+        }
+    }
+
     /// Waits until what was fetched and verified is on disk, or could not be put there.
     ///
     /// Cancel-safe.

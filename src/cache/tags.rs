@@ -141,6 +141,14 @@ impl Tags {
         }
     }
 
+    /// The same tags, judged by another policy.
+    pub(super) fn with_policy(&self, policy: TagPolicy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            ..self.clone()
+        }
+    }
+
     /// The manifest `tag` points to, fresh, or stale as far as its terms allow.
     ///
     /// Cancel-safe: what was started goes on.

@@ -1,4 +1,4 @@
-//! The signals that ask the command to end.
+//! The signals that ask the command to end, and the one that asks it to read its configuration again.
 
 use std::io;
 
@@ -29,5 +29,24 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// SIGHUP, which asks for the configuration to be read again.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Starts to listen: from here on the signal no longer ends the process by itself.
+    ///
+    /// # Errors
+    /// When the system refuses to install a handler.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one. Cancel-safe: no signal is lost.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

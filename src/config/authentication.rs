@@ -1,8 +1,6 @@
 //! Who may read what: the clients that the mirror knows, and the rules for them.
 
-use std::path::Path;
-
-use super::file::{Access, read_text};
+use super::file::Access;
 use super::problem::{Findings, Place, Problem};
 use super::reader::Section;
 use super::value;
@@ -86,7 +84,9 @@ impl RawRule {
 fn passwords(file: &Written, findings: &Findings) -> Option<PasswordFile> {
     let path = findings.parse(file, value::path)?;
     let (text, access) = findings.parse(file, |_| {
-        Ok(read_text(Path::new(&path)).map_err(|error| error.to_string())?)
+        Ok(findings
+            .read_text(&path)
+            .map_err(|error| error.to_string())?)
     })?;
     if matches!(access, Access::World) {
         findings.warning(format!(

@@ -1,18 +1,17 @@
 //! Lays flag, variable and file over each other, and holds what counts against its rule.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::credentials;
-use super::file::read_text;
 use super::outside::{CONFIG_YAML, Outside};
-use super::problem::{Findings, Place, Problem};
-use super::raw::{RawConfig, RawListen, RawManifests};
+use super::problem::Findings;
+use super::raw::{RawConfig, RawManifests};
 use super::reader::Source;
+use super::routing::{RawWays, RoutingCheck};
 use super::upstreams::{self, Upstreams};
 use super::written::Written;
-use super::{Config, Listen, Log, tags, value};
+use super::{Config, Log, tags, value};
 use crate::cache::{TagPolicy, TagRule};
 use crate::oci::Namespace;
 use crate::upstream::{self, Credentials, Proxies};
@@ -21,10 +20,6 @@ use crate::upstream::{self, Credentials, Proxies};
 
 /// Where the cache is, as the flag has always had it.
 const CACHE_DIRECTORY: &str = "/tmp/data";
-/// Where to listen: every address of both families.
-const ADDRESS: &str = "[::]:3000";
-/// Where a request goes that names no registry: where Docker sends it.
-const DEFAULT_UPSTREAM: &str = "docker.io";
 const UNKNOWN_NAMESPACES: &str = "public";
 const LOG_LEVEL: &str = "info";
 const LOG_FORMAT: &str = "text";
@@ -41,7 +36,6 @@ impl Check<'_> {
         let Outside { arguments, .. } = self.outside;
         let raw = self.file().unwrap_or_default();
         // Every part is checked before the first that is missing ends this.
-        let listen = self.listen(raw.listen);
         let cache_directory = self.findings.setting(
             self.outside.layers(
                 "--cache-dir",
@@ -66,22 +60,23 @@ impl Check<'_> {
             has_clients,
             self.findings,
         );
-        let default_upstream = self.findings.setting(
-            self.outside.layers(
-                "--default-upstream",
-                arguments.default_upstream.as_ref(),
-                raw.default_upstream,
-            ),
-            DEFAULT_UPSTREAM,
-            value::namespace,
-        );
+        let routing = RoutingCheck {
+            outside: self.outside,
+            upstreams: &upstreams,
+            findings: self.findings,
+        };
+        let routing = routing.routing(RawWays {
+            listen: raw.listen,
+            default_upstream: raw.default_upstream,
+            domain: raw.domain,
+            hosts: raw.hosts,
+        });
         let unknown_namespaces = self.findings.setting(
             [None, None, raw.unknown_namespaces],
             UNKNOWN_NAMESPACES,
             value::unknown_namespaces,
         );
         let in_credentials_file = self.credentials_file(raw.credentials_file, &upstreams);
-        let default_upstream = default_upstream.map(|name| upstreams.canonical(&name));
         let upstreams::Parts {
             configured,
             mut credentials,
@@ -90,10 +85,14 @@ impl Check<'_> {
         let tags = self.tags(raw.manifests, tags);
         credentials.extend(in_credentials_file);
         let credentials = Credentials::new(credentials::unique(credentials, self.findings));
+        let routing = routing?;
         Some(Config {
-            listen: listen?,
+            listen: routing.listen,
+            ways: routing.ways,
             upstream: upstream::Config {
-                default_upstream: default_upstream?,
+                default_upstream: routing.default_upstream,
+                further_defaults: routing.further_defaults,
+                named: routing.named,
                 unknown_namespaces: unknown_namespaces?,
                 upstreams: configured,
                 credentials,
@@ -125,7 +124,10 @@ impl Check<'_> {
             (None, Some(named)) => {
                 let path = self.findings.parse(&named, value::path)?;
                 let (text, _) = self.findings.parse(&named, |_| {
-                    Ok(read_text(&path).map_err(|error| error.to_string())?)
+                    Ok(self
+                        .findings
+                        .read_text(&path)
+                        .map_err(|error| error.to_string())?)
                 })?;
                 let base = path.parent().unwrap_or(&path).to_owned();
                 (named.text().to_owned(), base, text)
@@ -139,46 +141,6 @@ impl Check<'_> {
             findings: self.findings,
         };
         source.read(&text, RawConfig::read)
-    }
-
-    fn listen(&self, raw: Option<(Place, Vec<RawListen>)>) -> Option<Vec<Listen>> {
-        let port = self
-            .outside
-            .layers("--port", self.outside.arguments.port.as_ref(), None);
-        let port = self.findings.first(port, value::port);
-        let mut listeners = match raw {
-            None => vec![value::address(ADDRESS).ok()?],
-            Some((place, listeners)) => {
-                if listeners.len() != 1 {
-                    let rule = format!("must hold one listener, but holds {}", listeners.len());
-                    self.findings.problem(Problem::of_place(place, rule));
-                }
-                let addresses: Vec<_> = listeners
-                    .iter()
-                    .map(|listener| self.address(listener))
-                    .collect();
-                addresses.into_iter().collect::<Option<_>>()?
-            }
-        };
-        if let (Some(port), [only]) = (port, &mut *listeners) {
-            only.set_port(port);
-        }
-        Some(
-            listeners
-                .into_iter()
-                .map(|address| Listen { address })
-                .collect(),
-        )
-    }
-
-    fn address(&self, listener: &RawListen) -> Option<SocketAddr> {
-        let Some(address) = &listener.address else {
-            let rule = "has no address, such as \"[::]:3000\"";
-            self.findings
-                .problem(Problem::of_place(listener.place.clone(), rule));
-            return None;
-        };
-        self.findings.parse(address, value::address)
     }
 
     fn tags(

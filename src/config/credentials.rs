@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Environment;
-use super::file::{Access, read_text};
+use super::file::Access;
 use super::problem::{Findings, Place, Problem, Rule};
 use super::reader::{Section, Source};
 use super::value;
@@ -73,9 +73,9 @@ pub(super) fn read_file(
     findings: &Findings,
 ) -> Vec<PlacedEntry> {
     let path = Path::new(file.text());
-    let Some((text, access)) =
-        findings.parse(file, |_| Ok(read_text(path).map_err(|e| e.to_string())?))
-    else {
+    let Some((text, access)) = findings.parse(file, |_| {
+        Ok(findings.read_text(path).map_err(|e| e.to_string())?)
+    }) else {
         return Vec::new();
     };
     match access {

@@ -54,20 +54,22 @@ pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Access), FileError> {
     Ok((bytes, access))
 }
 
-/// The text of a regular file, without a byte order mark, and who may read it.
-pub(super) fn read_text(path: &Path) -> Result<(String, Access), FileError> {
-    let (bytes, access) = read_bytes(path)?;
+/// The text that `bytes` are, without a byte order mark.
+pub(super) fn text_of(bytes: Vec<u8>) -> Result<String, FileError> {
     let text = String::from_utf8(bytes).map_err(|_| FileError::NotText)?;
-    let text = match text.strip_prefix('\u{feff}') {
+    Ok(match text.strip_prefix('\u{feff}') {
         Some(text) => text.to_owned(),
         None => text,
-    };
-    Ok((text, access))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read_text(path: &Path) -> Result<String, FileError> {
+        text_of(read_bytes(path)?.0)
+    }
 
     #[test]
     fn what_is_no_small_text_file_is_refused() {
@@ -87,6 +89,6 @@ mod tests {
             "is longer than 1024 KiB"
         );
         let marked = read_text(&path("marked", b"\xef\xbb\xbfa: b")).expect("text");
-        assert_eq!(marked.0, "a: b");
+        assert_eq!(marked, "a: b");
     }
 }

@@ -3,14 +3,24 @@
 use std::path::Path;
 
 use super::Environment;
-use super::file::{Access, read_text};
+use super::file::FileError;
 use super::problem::Rule;
+
+/// Reads a file of text.
+pub(super) type ReadText<'a> = &'a dyn Fn(&Path) -> Result<String, FileError>;
 
 /// Fills in what `text` asks for. `$${` stands for `${` itself; a path that is relative starts at `base`.
 ///
+/// `read` reads a file of text.
+///
 /// # Errors
 /// What is missing or malformed. The rule names variables and paths, never their contents.
-pub(super) fn fill(text: &str, environment: &Environment, base: &Path) -> Result<String, Rule> {
+pub(super) fn fill(
+    text: &str,
+    environment: &Environment,
+    base: &Path,
+    read: ReadText<'_>,
+) -> Result<String, Rule> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -24,7 +34,7 @@ pub(super) fn fill(text: &str, environment: &Environment, base: &Path) -> Result
         let (asked, after) = rest[at + 2..]
             .split_once('}')
             .ok_or("has a ${ without a }; write $${ where the characters themselves are meant")?;
-        filled.push_str(&look_up(asked, environment, base)?);
+        filled.push_str(&look_up(asked, environment, base, read)?);
         rest = after;
     }
     filled.push_str(rest);
@@ -32,9 +42,14 @@ pub(super) fn fill(text: &str, environment: &Environment, base: &Path) -> Result
 }
 
 /// What stands between `${` and `}`.
-fn look_up(asked: &str, environment: &Environment, base: &Path) -> Result<String, Rule> {
+fn look_up(
+    asked: &str,
+    environment: &Environment,
+    base: &Path,
+    read: ReadText<'_>,
+) -> Result<String, Rule> {
     if let Some(path) = asked.strip_prefix("file:") {
-        let (mut text, _): (String, Access) = read_text(&base.join(path))
+        let mut text = read(&base.join(path))
             .map_err(|error| format!("asks for a file, {path:?}, that {error}"))?;
         // Editors and `echo` end a file with a line feed that is no part of the secret.
         text.truncate(text.trim_end_matches(['\r', '\n']).len());
@@ -71,6 +86,11 @@ fn is_variable_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::file::{read_bytes, text_of};
+
+    fn read(path: &Path) -> Result<String, FileError> {
+        text_of(read_bytes(path)?.0)
+    }
 
     fn filled(text: &str) -> Result<String, Rule> {
         let environment = |name: &str| match name {
@@ -78,7 +98,7 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        fill(text, &environment, Path::new("/nowhere"))
+        fill(text, &environment, Path::new("/nowhere"), &read)
     }
 
     #[test]
@@ -127,7 +147,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("token"), "s3cret\n").expect("written");
         let nothing = |_: &str| None;
-        let fill = |text: &str| fill(text, &nothing, directory.path());
+        let fill = |text: &str| fill(text, &nothing, directory.path(), &read);
         assert_eq!(fill("<${file:token}>").as_deref(), Ok("<s3cret>"));
         let absolute = format!("${{file:{}}}", directory.path().join("token").display());
         assert_eq!(fill(&absolute).as_deref(), Ok("s3cret"));

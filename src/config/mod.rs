@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use tracing_subscriber::filter::Targets;
 
 use crate::cache::TagPolicy;
-use crate::registry::Authentication;
+use crate::oci::Namespace;
+use crate::registry::{Authentication, Ways};
 use crate::upstream;
 
 mod arguments;
@@ -26,11 +27,16 @@ mod outside;
 
 mod document;
 mod file;
+mod files;
+pub use files::Files;
+mod watch;
+pub use watch::Watch;
 mod fill;
 mod raw;
 mod reader;
 
 mod credentials;
+mod routing;
 mod tags;
 mod upstreams;
 mod value;
@@ -48,6 +54,8 @@ pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 pub struct Config {
     /// Where to listen; never empty.
     pub listen: Vec<Listen>,
+    /// What listeners and host names stand for.
+    pub ways: Ways,
     /// Upstreams, their credentials, and the way to them.
     pub upstream: upstream::Config,
     /// Where the cache is. It need not exist.
@@ -62,11 +70,22 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// What came of reading everything that is configured.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration, or all problems there are.
+    pub config: Result<Config, Problems>,
+    /// The files that were read for it, or should have been.
+    pub files: Files,
+}
+
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The address to bind; port 0 takes any that is free.
     pub address: SocketAddr,
+    /// The registry that is meant there where a request names none; canonical.
+    pub upstream: Option<Namespace>,
 }
 
 /// How and what to log.
@@ -103,14 +122,22 @@ impl Config {
     /// # Errors
     /// All problems there are.
     pub fn load(arguments: &Arguments, environment: &Environment) -> Result<Self, Problems> {
+        Self::read(arguments, environment).config
+    }
+
+    /// The same, with the files that were read.
+    pub fn read(arguments: &Arguments, environment: &Environment) -> Reading {
         let findings = Findings::default();
         let check = Check {
             outside: Outside::new(arguments, environment),
             findings: &findings,
         };
         let config = check.config();
-        let (config, warnings) = findings.conclude(config)?;
-        Ok(Self { warnings, ..config })
+        let (config, files) = findings.conclude(config);
+        Reading {
+            config: config.map(|(config, warnings)| Self { warnings, ..config }),
+            files,
+        }
     }
 
     /// The configuration that the text of a file alone stands for; every registry is taken for what it is called.

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
+use super::Files;
+use super::file::{Access, FileError};
 use super::written::Written;
 
 /// What a value must be, as the end of the sentence `"value" …`. Never repeats the value, which may be a secret.
@@ -125,6 +128,7 @@ impl std::error::Error for Problems {}
 pub(super) struct Findings {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
+    files: RefCell<Files>,
 }
 
 impl Findings {
@@ -136,6 +140,16 @@ impl Findings {
     /// Takes down something the mirror can live with but the operator should know.
     pub(super) fn warning(&self, warning: String) {
         self.warnings.borrow_mut().push(warning);
+    }
+
+    /// Reads a file, and takes down that what is configured depends on it.
+    pub(super) fn read_bytes(&self, path: &Path) -> Result<(Vec<u8>, Access), FileError> {
+        self.files.borrow_mut().read_bytes(path)
+    }
+
+    /// The same for a file of text.
+    pub(super) fn read_text(&self, path: &Path) -> Result<(String, Access), FileError> {
+        self.files.borrow_mut().read_text(path)
     }
 
     /// Holds what is written against its rule; `None` after a problem was taken down.
@@ -184,15 +198,20 @@ impl Findings {
         }
     }
 
-    /// The value, where there were no problems, and the warnings. A value may be missing only after a problem.
-    pub(super) fn conclude<T>(self, value: Option<T>) -> Result<(T, Vec<String>), Problems> {
+    /// The value, where there were no problems, and the warnings; and the files that were read in any case. A value may be
+    /// missing only after a problem.
+    pub(super) fn conclude<T>(
+        self,
+        value: Option<T>,
+    ) -> (Result<(T, Vec<String>), Problems>, Files) {
         let mut problems = self.problems.into_inner();
-        match value {
+        let concluded = match value {
             Some(value) if problems.is_empty() => Ok((value, self.warnings.into_inner())),
             _ => {
                 problems.sort_by(|a, b| a.place.cmp(&b.place));
                 Err(Problems(problems))
             }
-        }
+        };
+        (concluded, self.files.into_inner())
     }
 }

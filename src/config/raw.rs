@@ -12,7 +12,11 @@ use super::written::Written;
 pub(super) struct RawConfig {
     /// `listen`, and where it stands.
     pub(super) listen: Option<(Place, Vec<RawListen>)>,
-    pub(super) default_upstream: Option<Written>,
+    /// `default_upstream`, one or several, and where it stands.
+    pub(super) default_upstream: Option<(Place, Vec<Written>)>,
+    pub(super) domain: Option<Written>,
+    /// `hosts`: host names and registries.
+    pub(super) hosts: Vec<(Written, Written)>,
     pub(super) unknown_namespaces: Option<Written>,
     pub(super) cache: RawCache,
     pub(super) manifests: RawManifests,
@@ -25,6 +29,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawListen {
     pub(super) place: Place,
     pub(super) address: Option<Written>,
+    pub(super) upstream: Option<Written>,
 }
 
 /// `cache`.
@@ -51,6 +56,7 @@ pub(super) struct RawUpstream {
     pub(super) ca: Option<Written>,
     pub(super) credentials: Option<RawCredential>,
     pub(super) realms: Vec<Written>,
+    pub(super) repositories: Vec<Written>,
     pub(super) tags: Vec<RawTagRule>,
     pub(super) limits: RawLimits,
     pub(super) access: RawAccess,
@@ -76,7 +82,9 @@ impl RawConfig {
     pub(super) fn read(root: &mut Section<'_>) -> Self {
         Self {
             listen: root.sections("listen", RawListen::read),
-            default_upstream: root.text("default_upstream"),
+            default_upstream: root.text_or_texts("default_upstream"),
+            domain: root.text("domain"),
+            hosts: root.section("hosts", read_hosts).unwrap_or_default(),
             unknown_namespaces: root.text("unknown_namespaces"),
             cache: root.section("cache", RawCache::read).unwrap_or_default(),
             manifests: root
@@ -91,11 +99,16 @@ impl RawConfig {
     }
 }
 
+fn read_hosts(hosts: &mut Section<'_>) -> Vec<(Written, Written)> {
+    hosts.texts_by_name()
+}
+
 impl RawListen {
     fn read(listener: &mut Section<'_>) -> Self {
         Self {
             place: listener.place(),
             address: listener.text("address"),
+            upstream: listener.text("upstream"),
         }
     }
 }
@@ -128,6 +141,7 @@ impl RawUpstream {
             ca: upstream.path("ca"),
             credentials: upstream.section("credentials", RawCredential::read),
             realms: upstream.texts("realms").unwrap_or_default(),
+            repositories: upstream.texts("repositories").unwrap_or_default(),
             tags: RawTagRule::read_all(upstream),
             limits: upstream
                 .section("limits", RawLimits::read)

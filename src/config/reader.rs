@@ -68,7 +68,8 @@ impl Source<'_> {
         match node.value {
             Value::Text(raw) => {
                 let place = self.place(node.position, key);
-                match fill(&raw, self.environment, &self.base) {
+                let read = |path: &Path| Ok(self.findings.read_text(path)?.0);
+                match fill(&raw, self.environment, &self.base, &read) {
                     Ok(text) => Some(Written::in_file(place, &raw, text)),
                     Err(rule) => {
                         self.findings.problem(Problem::of_place(place, rule));
@@ -199,8 +200,30 @@ impl<'a> Section<'a> {
 
     /// The texts of the list at `key`.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<Written>> {
-        let path = self.key(key);
         let (position, elements) = self.list(key)?;
+        Some(self.elements(key, position, elements))
+    }
+
+    /// The text at `key`, or those of the list there, and where they are.
+    pub(super) fn text_or_texts(&mut self, key: &'static str) -> Option<(Place, Vec<Written>)> {
+        let (found, node) = self.take(key)?;
+        let position = found.position;
+        let texts = match node.value {
+            Value::Nothing => return None,
+            Value::List(elements) => self.elements(key, position, elements),
+            Value::Text(_) => vec![self.source.text(position, self.key(key), node)?],
+            mapping @ Value::Mapping(_) => {
+                let rule = expected("a text or a list", &mapping);
+                self.source.problem(position, self.key(key), rule);
+                return None;
+            }
+        };
+        Some((self.source.place(position, self.key(key)), texts))
+    }
+
+    /// The texts of a list; it stands at `position`.
+    fn elements(&self, key: &str, position: Position, elements: Vec<Node>) -> Vec<Written> {
+        let path = self.key(key);
         let texts = elements
             .into_iter()
             .enumerate()
@@ -212,7 +235,24 @@ impl<'a> Section<'a> {
                 }
                 self.source.text(position, path, node)
             });
-        Some(texts.collect())
+        texts.collect()
+    }
+
+    /// Every key that is left, for a mapping of names to texts, and its text.
+    pub(super) fn texts_by_name(&mut self) -> Vec<(Written, Written)> {
+        let entries = std::mem::take(&mut self.entries);
+        let texts = entries.into_iter().filter_map(|(key, node)| {
+            let path = self.key(&key.text);
+            let place = self.source.place(key.position, path.clone());
+            if matches!(node.value, Value::Nothing) {
+                self.source.problem(key.position, path, "is empty");
+                return None;
+            }
+            let name = Written::in_file(place, &key.text, key.text.clone());
+            let text = self.source.text(key.position, path, node)?;
+            Some((name, text))
+        });
+        texts.collect()
     }
 
     /// The mapping at `key`.

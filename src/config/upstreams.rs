@@ -10,13 +10,12 @@ use rustls::pki_types::pem::PemObject;
 
 use super::access;
 use super::credentials::PlacedEntry;
-use super::file::read_bytes;
 use super::problem::{Findings, Place, Rule};
 use super::raw::{RawLimits, RawUpstream};
 use super::written::Written;
 use super::{tags, value};
 use crate::cache::TagRule;
-use crate::oci::Namespace;
+use crate::oci::{Namespace, RepositoryPatterns};
 use crate::upstream::{self, CredentialEntry, Limits, UpstreamConfig};
 
 /// The upstreams that are configured by name.
@@ -104,10 +103,15 @@ impl Upstreams {
         let realms = all(&raw.realms);
         let limits = limits(&raw.limits, findings);
         let access = access::policy(&raw.access, has_clients, findings);
+        let repositories = raw
+            .repositories
+            .iter()
+            .filter_map(|text| findings.parse(text, value::repository_pattern));
+        let repositories = RepositoryPatterns::new(repositories.collect());
         let ca = raw
             .ca
             .as_ref()
-            .and_then(|ca| findings.parse(ca, certificates));
+            .and_then(|ca| findings.parse(ca, |path| certificates(path, findings)));
         let credential = raw
             .credentials
             .as_ref()
@@ -149,6 +153,7 @@ impl Upstreams {
             realms,
             limits,
             access,
+            repositories,
         });
         raw.aliases
             .into_iter()
@@ -159,7 +164,7 @@ impl Upstreams {
     /// Adds what `--upstream` or its variable says: `NAME=URL`, the URLs of one name in their order.
     fn add_from_outside(&mut self, outside: &[Written], ca: Option<&Written>, findings: &Findings) {
         let n_in_file = self.configured.len();
-        let ca_file = ca.and_then(|ca| findings.parse(ca, certificates));
+        let ca_file = ca.and_then(|ca| findings.parse(ca, |path| certificates(path, findings)));
         if let (Some(ca), []) = (ca, outside) {
             findings.problem(ca.problem("is for what --upstream names, and nothing is named"));
         }
@@ -180,6 +185,7 @@ impl Upstreams {
                     aliases: Vec::new(),
                     ca: ca_file.clone(),
                     realms: Vec::new(),
+                    repositories: RepositoryPatterns::default(),
                     limits: Limits::default(),
                     access: upstream::AccessPolicy::default(),
                 });
@@ -249,8 +255,10 @@ fn name_and_endpoint(text: &str) -> Result<(Namespace, reqwest::Url), Rule> {
 }
 
 /// The PEM file at `path`, which holds at least one certificate.
-fn certificates(path: &str) -> Result<Arc<[u8]>, Rule> {
-    let (bytes, _) = read_bytes(Path::new(path)).map_err(|error| error.to_string())?;
+fn certificates(path: &str, findings: &Findings) -> Result<Arc<[u8]>, Rule> {
+    let (bytes, _) = findings
+        .read_bytes(Path::new(path))
+        .map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|_| "is not a well-formed PEM file")?;

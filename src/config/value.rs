@@ -51,6 +51,23 @@ pub(super) fn namespace(text: &str) -> Result<Namespace, Rule> {
     })
 }
 
+/// A host as requests are sent to it: a name or an address, without a port.
+pub(super) fn host(text: &str) -> Result<Namespace, Rule> {
+    let host: Option<Namespace> = text.parse().ok();
+    let has_port = |host: &Namespace| host.port().is_some() || text.ends_with(":443");
+    host.filter(|host| !has_port(host)).ok_or(
+        "must be a host name without a port, such as docker.registry.example.com; it counts for every port".into(),
+    )
+}
+
+/// The same, but no address: names of registries stand in front of it.
+pub(super) fn host_name(text: &str) -> Result<Namespace, Rule> {
+    host(text)
+        .ok()
+        .filter(|host| host.ip().is_none())
+        .ok_or("must be a host name without a port, such as registry.example.com".into())
+}
+
 pub(super) fn unknown_namespaces(text: &str) -> Result<UnknownNamespaces, Rule> {
     match text {
         "public" => Ok(UnknownNamespaces::Public),
@@ -196,6 +213,24 @@ mod tests {
         for text in ["", ":3000", "3000", "localhost:3000", "::3000", "[::]"] {
             assert!(address(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn hosts_have_no_port() {
+        for text in [
+            "example.com",
+            "EXAMPLE.com.",
+            "10.0.0.1",
+            "[::1]",
+            "localhost",
+        ] {
+            assert!(host(text).is_ok(), "{text:?}");
+        }
+        for text in ["", "a:80", "a:443", "*.a", "a/b", "http://a", "::1", "1.2"] {
+            assert!(host(text).is_err(), "{text:?}");
+        }
+        assert!(host_name("example.com").is_ok());
+        assert!(host_name("10.0.0.1").is_err() && host_name("example.com:80").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `upstream::Directory::label` gives, never text of a client.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -57,6 +57,8 @@ struct Inner {
     accept_errors: Family<ReasonLabel, Counter>,
     bodies: Family<EndLabel, Counter>,
     panics: Counter,
+    config_reloads: Family<ResultLabel, Counter>,
+    config_loaded: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +92,11 @@ struct ReasonLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabel {
     op: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -210,6 +217,24 @@ impl Metrics {
     pub fn panic(&self) {
         self.0.panics.inc();
     }
+
+    /// The configuration was read again, and taken on or not.
+    pub fn config_reload(&self, is_taken_on: bool) {
+        let result = if is_taken_on { "ok" } else { "failed" };
+        self.0
+            .config_reloads
+            .get_or_create(&ResultLabel { result })
+            .inc();
+    }
+
+    /// The configuration that is in force was taken on at `time`.
+    pub fn config_loaded(&self, time: SystemTime) {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since_epoch.unwrap_or_default().as_secs();
+        self.0
+            .config_loaded
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
 }
 
 impl Default for Metrics {
@@ -248,6 +273,8 @@ impl Inner {
             accept_errors: Family::default(),
             bodies: Family::default(),
             panics: Counter::default(),
+            config_reloads: Family::default(),
+            config_loaded: Gauge::default(),
         };
         inner.register();
         inner
@@ -360,6 +387,16 @@ impl Inner {
             "panics",
             "Requests whose handling panicked",
             self.panics.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Times the configuration was read again, by what came of it: ok or failed",
+            self.config_reloads.clone(),
+        );
+        registry.register(
+            "config_loaded_timestamp_seconds",
+            "When the configuration that is in force was taken on",
+            self.config_loaded.clone(),
         );
     }
 }

@@ -13,7 +13,7 @@ pub struct RepositoryPattern {
 }
 
 /// Several patterns as one condition.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepositoryPatterns(Vec<RepositoryPattern>);
 
 /// Why a text is not a pattern.
@@ -57,6 +57,15 @@ impl std::str::FromStr for RepositoryPattern {
         })
     }
 }
+
+/// As they were written.
+impl PartialEq for RepositoryPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.takes_away == other.takes_away && self.glob.glob() == other.glob.glob()
+    }
+}
+
+impl Eq for RepositoryPattern {}
 
 impl RepositoryPatterns {
     /// These patterns; none of them fit every repository.

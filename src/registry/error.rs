@@ -9,7 +9,7 @@ use super::route::RouteError;
 use crate::access::Refusal;
 use crate::cache;
 use crate::http::{Caller, Rejection};
-use crate::oci::ErrorCode;
+use crate::oci::{ErrorCode, Namespace};
 use crate::upstream;
 
 /// Seconds after which to come back where upstream limits our rate and does not say for how long. Docker Hub counts
@@ -28,9 +28,15 @@ pub(super) enum Error {
     /// The caller has to say who they are, and may do so here.
     #[error("only known clients may read this")]
     Unauthenticated,
+    /// The registry is served, and this repository of it is not.
+    #[error("this repository of {0} is not served here")]
+    NotOffered(Namespace),
     /// There is nothing to serve.
     #[error("there is nothing to serve")]
     Cache(#[source] cache::Error, Content),
+    /// None of several registries has it.
+    #[error("none of the registries that are searched has it")]
+    Nowhere(Content),
     /// The client does not take what there is.
     #[error("the stored manifest is of a type that Accept does not list")]
     NotAcceptable,
@@ -122,7 +128,21 @@ impl Error {
                     "only known clients may read this: log in to the mirror",
                 )
             },
+            Self::NotOffered(namespace) => answer(
+                StatusCode::NOT_FOUND,
+                ErrorCode::NameUnknown,
+                format!(
+                    "the mirror does not serve this repository of {namespace}: see `repositories` in \
+                     its configuration"
+                ),
+            ),
             Self::Cache(error, content) => cache(error, *content),
+            Self::Nowhere(content) => answer(
+                StatusCode::NOT_FOUND,
+                unknown(*content),
+                "none of the registries under `default_upstream` has it: check the name, or write the \
+                 registry in front of it",
+            ),
             Self::NotAcceptable => answer(
                 StatusCode::NOT_FOUND,
                 ErrorCode::ManifestUnknown,
@@ -147,7 +167,7 @@ impl Error {
 fn route(error: &RouteError) -> Answer {
     let (status, code) = match error {
         RouteError::Method => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
-        RouteError::Path => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        RouteError::Path | RouteError::Host => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
         RouteError::Unsupported(_) => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
         RouteError::Query(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
         RouteError::Namespace(_)
@@ -291,6 +311,15 @@ fn rejected(rejection: Rejection) -> Answer {
         ),
         Rejection::Connect => route(&RouteError::Method),
         Rejection::Panicked => internal(),
+    }
+}
+
+/// The code that says that content is not there.
+const fn unknown(content: Content) -> ErrorCode {
+    match content {
+        Content::Manifest => ErrorCode::ManifestUnknown,
+        Content::Blob => ErrorCode::BlobUnknown,
+        Content::TagList | Content::Referrers => ErrorCode::NameUnknown,
     }
 }
 

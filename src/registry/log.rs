@@ -12,7 +12,7 @@ use super::route::Target;
 use crate::cache::Outcome;
 use crate::http::{Body, Caller, End};
 use crate::metrics::Metrics;
-use crate::oci::{Namespace, Reference};
+use crate::oci::Namespace;
 use crate::upstream::Directory;
 
 /// Longest text of a client that goes into the log, in characters.
@@ -40,14 +40,6 @@ pub(super) struct Entry {
     status: u16,
     sent: u64,
     end: End,
-}
-
-/// The metric label of what a reference asks for.
-pub(super) fn kind_of(reference: &Reference) -> &'static str {
-    match reference {
-        Reference::Tag(_) => "tag",
-        Reference::Digest(_) => "manifest",
-    }
 }
 
 impl Entry {

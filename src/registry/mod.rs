@@ -1,7 +1,19 @@
 //! The API of a registry, read-only: one request, one story.
 
 mod route;
-use route::{Route, Target};
+use route::{Inbound, Item, Route, Target};
+
+mod locate;
+
+mod ways;
+use ways::Door;
+pub use ways::Ways;
+
+mod search;
+use search::Homes;
+
+mod current;
+pub use current::CurrentRegistry;
 
 mod query;
 
@@ -38,6 +50,8 @@ use crate::upstream::{self, AccessMode, Repository, Upstreams, Via};
 #[derive(Debug)]
 pub struct Registry {
     upstreams: Upstreams,
+    ways: Ways,
+    homes: Homes,
     cache: Cache,
     clients: Clients,
     rules: Rules,
@@ -59,18 +73,23 @@ struct Ask {
     head: bool,
     headers: HeaderMap,
     caller: Caller,
+    /// Whether it is still to be found out which registry is meant. A caller's token is then shown to none of them.
+    is_search: bool,
 }
 
 impl Registry {
     /// A registry in front of `upstreams`.
     pub fn new(
         upstreams: Upstreams,
+        ways: Ways,
         cache: Cache,
         authentication: Authentication,
         metrics: Metrics,
     ) -> Self {
         Self {
             upstreams,
+            ways,
+            homes: Homes::new(),
             cache,
             clients: Clients::new(authentication.passwords),
             rules: authentication.rules,
@@ -86,49 +105,51 @@ impl Registry {
         entry: &mut Entry,
     ) -> Response<Body> {
         let (parts, ()) = request.into_parts();
+        let inbound = Inbound {
+            method: &parts.method,
+            target: &parts.uri,
+            door: Door {
+                listener: caller.listener,
+                host: host_of(&parts),
+            },
+        };
+        let route = match route::parse(inbound, &self.ways, self.upstreams.directory()) {
+            Ok(route) => route,
+            Err(error) => {
+                let asked = route::asked(&parts.uri);
+                return entry.failed(&error.into(), asked.as_ref());
+            }
+        };
         let ask = Ask {
             head: parts.method == Method::HEAD,
             headers: parts.headers,
             caller,
+            is_search: false,
         };
-        match route::parse(&parts.method, &parts.uri, self.upstreams.directory()) {
-            Err(error) => {
-                let asked = route::asked(&parts.uri);
-                entry.failed(&error.into(), asked.as_ref())
-            }
-            Ok(Route::Base { namespace }) => match self.welcome(&ask, namespace.as_ref()).await {
+        match route {
+            Route::Base { namespace } => match self.welcome(&ask, namespace.as_ref()).await {
                 Ok(()) => response::base(namespace.as_ref()),
                 Err(error) => entry.failed(&error, namespace.as_ref()),
             },
-            Ok(Route::Manifest(target, reference)) => {
-                let target = match &reference {
-                    Reference::Digest(digest) => self.place(target, digest).await,
-                    Reference::Tag(_) => target,
-                };
-                entry.asked(
-                    log::kind_of(&reference),
-                    &target,
-                    self.upstreams.directory(),
-                );
-                let answer = self.manifest(&ask, &target, reference, entry).await;
-                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
-            }
-            Ok(Route::Blob(target, digest)) => {
-                let target = self.place(target, &digest).await;
-                entry.asked("blob", &target, self.upstreams.directory());
-                let answer = self.blob(&ask, &target, digest, entry).await;
-                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
-            }
-            Ok(Route::Tags(target, written, page)) => {
-                entry.asked("tags", &target, self.upstreams.directory());
-                let answer = self.tags(&ask, &target, &written, &page, entry).await;
-                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
-            }
-            Ok(Route::Referrers(target, written, subject, filter)) => {
-                entry.asked("referrers", &target, self.upstreams.directory());
-                let asked = (subject, &filter);
-                let answer = self.referrers(&ask, &target, &written, asked, entry).await;
-                answer.unwrap_or_else(|error| entry.failed(&error, Some(echo(&target))))
+            Route::Content(target, item) => self.find(ask, target, &item, entry).await,
+        }
+    }
+
+    /// What one target has of it.
+    async fn content(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        item: &Item,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Error> {
+        match item {
+            Item::Manifest(reference) => self.manifest(ask, target, reference.clone(), entry).await,
+            Item::Blob(digest) => self.blob(ask, target, *digest, entry).await,
+            Item::Tags(written, page) => self.tags(ask, target, written, page, entry).await,
+            Item::Referrers(written, subject, filter) => {
+                let asked = (*subject, filter);
+                self.referrers(ask, target, written, asked, entry).await
             }
         }
     }
@@ -226,6 +247,9 @@ impl Registry {
         content: Content,
     ) -> Result<Repository, Error> {
         let (namespace, repository) = (&target.namespace, &target.repository);
+        if !self.upstreams.directory().offers(namespace, repository) {
+            return Err(Error::NotOffered(namespace.clone()));
+        }
         let asked = Asked {
             namespace,
             repository,
@@ -255,6 +279,7 @@ impl Registry {
                 identity: self.clients.identify(&ask.caller, &ask.headers).await,
                 token: None,
             },
+            AccessMode::Auto | AccessMode::Verify if ask.is_search => Claims::default(),
             AccessMode::Auto | AccessMode::Verify => {
                 let header = ask.headers.get(hyper::header::AUTHORIZATION);
                 Claims {
@@ -283,28 +308,17 @@ impl Registry {
             Err(Error::access(Refusal::Unknown(namespace), &ask.caller))
         }
     }
+}
 
-    /// The target of a digest that was asked for without naming a registry: where it was seen before in a repository
-    /// of this name, that registry; else the default one.
-    async fn place(&self, target: Target, digest: &Digest) -> Target {
-        let Some(name) = &target.unplaced else {
-            return target;
-        };
-        let directory = self.upstreams.directory();
-        let Some((namespace, repository)) =
-            Box::pin(self.cache.origin(name, &target.repository, digest)).await
-        else {
-            return target;
-        };
-        if !directory.serves(&namespace) {
-            return target;
-        }
-        Target {
-            namespace,
-            repository,
-            ..target
-        }
-    }
+/// The host that the request was sent to. The server has seen to it that header and target agree.
+fn host_of(parts: &hyper::http::request::Parts) -> Option<&str> {
+    let header = parts.headers.get(hyper::header::HOST);
+    header.and_then(|host| host.to_str().ok()).or_else(|| {
+        parts
+            .uri
+            .authority()
+            .map(hyper::http::uri::Authority::as_str)
+    })
 }
 
 /// The namespace the answer is about: as the client named it, else as it was found.

@@ -196,6 +196,8 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
         | Error::Access(_)
         | Error::Unauthenticated
         | Error::Cache(..)
+        | Error::NotOffered(_)
+        | Error::Nowhere(_)
         | Error::NotAcceptable
         | Error::PreconditionFailed
         | Error::Rejected(Rejection::BadHost | Rejection::TargetTooLong | Rejection::Panicked) => {}

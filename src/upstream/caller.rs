@@ -74,6 +74,7 @@ impl PartialEq for CallerToken {
 impl Eq for CallerToken {}
 
 /// Hashes tokens, with a key that this process made up and never shows.
+#[derive(Clone)]
 pub(super) struct TokenHasher(hmac::Key);
 
 impl TokenHasher {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::connections::CONNECTIONS_MAX;
-use crate::oci::Namespace;
+use crate::oci::{Namespace, RepositoryPatterns};
 
 /// Most connections for one blob, unless the operator says otherwise. Registries and CDNs tolerate a handful from one
 /// client; browsers use six.
@@ -18,6 +18,10 @@ const CONNECTIONS_PER_BLOB_MAX: usize = 4;
 pub struct Config {
     /// Where a request goes that names no registry.
     pub default_upstream: Namespace,
+    /// Where it goes on to where that one does not have the repository, in this order.
+    pub further_defaults: Vec<Namespace>,
+    /// Registries that something else of the configuration leads to, such as a listener of their own.
+    pub named: Vec<Namespace>,
     /// What becomes of a namespace nobody configured.
     pub unknown_namespaces: UnknownNamespaces,
     /// The upstreams configured by name. Namespaces and aliases are all different.
@@ -39,7 +43,7 @@ pub enum UnknownNamespaces {
 }
 
 /// One upstream configured by name. It may have private addresses and plain http.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamConfig {
     /// The canonical name.
     pub namespace: Namespace,
@@ -51,6 +55,8 @@ pub struct UpstreamConfig {
     pub ca: Option<Arc<[u8]>>,
     /// Further hosts that may issue its tokens, and receive its credentials for that.
     pub realms: Vec<Namespace>,
+    /// What may be pulled from it.
+    pub repositories: RepositoryPatterns,
     /// How much of it is used at once.
     pub limits: Limits,
     /// Who may read what comes from it.
@@ -169,6 +175,12 @@ impl Credentials {
         // Longest prefix first, so the first that fits is the one that counts.
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
         Self { entries }
+    }
+
+    /// Whether `credential` is one of these.
+    pub(super) fn hold(&self, credential: &Credential) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.credential.as_ref() == Some(credential))
     }
 
     /// The credential for `repository` of `namespace`: that of the longest prefix of whole parts.

@@ -6,7 +6,7 @@ use super::built_in;
 use super::guard;
 use super::table::Row;
 use super::{Config, UnknownNamespaces};
-use crate::oci::{NameError, Namespace, RepositoryName};
+use crate::oci::{NameError, Namespace, RepositoryName, RepositoryPatterns};
 
 /// The metric label of every namespace that anybody could make up.
 const LABEL_OF_OTHERS: &str = "other";
@@ -15,18 +15,22 @@ const LABEL_OF_OTHERS: &str = "other";
 #[derive(Debug, Clone)]
 pub struct Directory {
     default_upstream: Namespace,
+    further_defaults: Vec<Namespace>,
+    /// What is served also where unknown registries are not: whoever names a default names an upstream.
+    named: HashSet<Namespace>,
     unknown_namespaces: UnknownNamespaces,
-    configured: HashSet<Namespace>,
+    /// Those that are configured by name, and what may be pulled from them.
+    configured: HashMap<Namespace, RepositoryPatterns>,
     aliases: HashMap<Namespace, Namespace>,
 }
 
 impl Directory {
     /// The directory of `config` and the built-in table. What is configured wins.
     pub fn new(config: &Config) -> Self {
-        let configured: HashSet<_> = config
+        let configured: HashMap<_, _> = config
             .upstreams
             .iter()
-            .map(|upstream| upstream.namespace.clone())
+            .map(|upstream| (upstream.namespace.clone(), upstream.repositories.clone()))
             .collect();
         let aliases: HashMap<_, _> = config
             .upstreams
@@ -39,17 +43,34 @@ impl Directory {
             .collect();
         let mut directory = Self {
             default_upstream: config.default_upstream.clone(),
+            further_defaults: Vec::new(),
+            named: HashSet::new(),
             unknown_namespaces: config.unknown_namespaces,
             configured,
             aliases,
         };
-        directory.default_upstream = directory.canonical(&config.default_upstream);
+        let canonical = |names: &[Namespace]| -> Vec<Namespace> {
+            names.iter().map(|name| directory.canonical(name)).collect()
+        };
+        let default_upstream = directory.canonical(&config.default_upstream);
+        let further_defaults = canonical(&config.further_defaults);
+        let named = canonical(&config.named);
+        directory.named.insert(default_upstream.clone());
+        directory.named.extend(further_defaults.iter().cloned());
+        directory.named.extend(named);
+        directory.default_upstream = default_upstream;
+        directory.further_defaults = further_defaults;
         directory
     }
 
     /// Where a request goes that names no registry; canonical.
     pub fn default_upstream(&self) -> &Namespace {
         &self.default_upstream
+    }
+
+    /// Where it goes on to where that one does not have the repository, in this order; canonical.
+    pub fn further_defaults(&self) -> &[Namespace] {
+        &self.further_defaults
     }
 
     /// What becomes of a namespace nobody configured.
@@ -59,7 +80,7 @@ impl Directory {
 
     /// The one name of the registry that `namespace` is a name of.
     pub fn canonical(&self, namespace: &Namespace) -> Namespace {
-        if self.configured.contains(namespace) {
+        if self.configured.contains_key(namespace) {
             return namespace.clone();
         }
         if let Some(canonical) = self.aliases.get(namespace) {
@@ -76,15 +97,30 @@ impl Directory {
         }
         let is_welcome = match self.unknown_namespaces {
             UnknownNamespaces::Public => true,
-            // Whoever names a default names an upstream.
-            UnknownNamespaces::Deny => *canonical == self.default_upstream,
+            UnknownNamespaces::Deny => self.named.contains(canonical),
         };
         is_welcome && guard::may_be_public(canonical.host())
     }
 
+    /// Whether requests for `canonical` are answered here, and somebody wrote that name down before: the operator, or
+    /// the built-in table.
+    pub fn knows(&self, canonical: &Namespace) -> bool {
+        let is_written = self.is_configured(canonical)
+            || self.named.contains(canonical)
+            || Row::names_exactly(canonical.as_str());
+        is_written && self.serves(canonical)
+    }
+
+    /// Whether `repository` may be pulled from `canonical`, as far as the operator says. The name is as
+    /// [`Directory::repository_name`] gives it.
+    pub fn offers(&self, canonical: &Namespace, repository: &RepositoryName) -> bool {
+        let patterns = self.configured.get(canonical);
+        patterns.is_none_or(|patterns| patterns.fit(repository))
+    }
+
     /// Whether the operator named this upstream, so that it may have private addresses.
     pub fn is_configured(&self, canonical: &Namespace) -> bool {
-        self.configured.contains(canonical)
+        self.configured.contains_key(canonical)
     }
 
     /// The name a repository of `canonical` is pulled, stored and authorised under: Docker Hub's `nginx` is
@@ -134,9 +170,12 @@ mod tests {
             realms: Vec::new(),
             limits: Limits::default(),
             access: AccessPolicy::default(),
+            repositories: RepositoryPatterns::default(),
         };
         Directory::new(&Config {
             default_upstream: namespace("index.docker.io"),
+            further_defaults: vec![namespace("gcr.io")],
+            named: vec![namespace("mirror.gcr.io")],
             unknown_namespaces,
             upstreams: vec![upstream],
             credentials: Credentials::default(),
@@ -167,6 +206,9 @@ mod tests {
         check("registry.corp.internal:5000", true, true);
         check("docker.io", true, true);
         check("ghcr.io", true, false);
+        // What is a default, or what a listener or host stands for, was named.
+        check("gcr.io", true, true);
+        check("mirror.gcr.io", true, true);
         check("registry.example.com:5000", true, false);
         for text in [
             "localhost",

@@ -41,6 +41,7 @@ pub use via::Via;
 mod answer;
 mod body;
 mod clients;
+mod configured;
 mod connections;
 mod retry;
 mod tls;
@@ -83,6 +84,7 @@ pub use source::BlobSource;
 mod tests;
 
 use caller::TokenHasher;
+use configured::{Configured, configured};
 use endpoint::Upstream;
 use retry::Retry;
 use rustls::RootCertStore;
@@ -98,11 +100,15 @@ pub struct Upstreams(Arc<Inner>);
 struct Inner {
     directory: Directory,
     credentials: Credentials,
-    configured: HashMap<Namespace, Arc<Upstream>>,
+    configured: HashMap<Namespace, Configured>,
+    /// For the configured upstreams that trust nobody but the usual authorities.
+    usual: reqwest::Client,
+    proxies: Proxies,
     own_via: String,
     /// `None` takes no tokens of callers.
     hasher: Option<TokenHasher>,
-    shared: Shared,
+    shared: Arc<Shared>,
+    metrics: Metrics,
 }
 
 impl Upstreams {
@@ -122,29 +128,52 @@ impl Upstreams {
     ) -> Result<Self, BuildError> {
         let transport = Transport::new(roots, &config.proxies, metrics.clone())?;
         let usual = clients::configured(roots, &config.proxies)?;
-        let mut configured = HashMap::new();
-        for upstream in &config.upstreams {
-            let client = match &upstream.ca {
-                None => usual.clone(),
-                Some(pem) => {
-                    let roots = tls::with_authorities(roots, pem).map_err(|reason| {
-                        let namespace = upstream.namespace.clone();
-                        BuildError::Authorities { namespace, reason }
-                    })?;
-                    clients::configured(&roots, &config.proxies)?
-                }
-            };
-            let namespace = upstream.namespace.clone();
-            let upstream = Upstream::configured(upstream, client, &metrics);
-            configured.insert(namespace, Arc::new(upstream));
-        }
+        let nothing = HashMap::new();
+        let configured = configured(roots, &config, &usual, &metrics, &nothing)?;
         Ok(Self(Arc::new(Inner {
             directory: Directory::new(&config),
             credentials: config.credentials,
             configured,
             hasher: TokenHasher::new(),
+            usual,
+            proxies: config.proxies,
             own_via: format!("entrepot-{:016x}", fastrand::u64(..)),
-            shared: Shared::new(transport, clock, metrics),
+            shared: Arc::new(Shared::new(transport, clock, metrics.clone())),
+            metrics,
+        })))
+    }
+
+    /// The upstreams of another configuration. What is known of those that did not change stays, and so do the
+    /// connections to them; tokens of credentials that are no more are forgotten. Proxies are those of the environment,
+    /// which does not change. Connects to none, and reads the usual authorities again: it blocks.
+    ///
+    /// # Errors
+    /// As [`Upstreams::new`].
+    pub fn reconfigured(&self, config: Config) -> Result<Self, BuildError> {
+        let before = &self.0;
+        let config = Config {
+            proxies: before.proxies.clone(),
+            ..config
+        };
+        let roots = tls::usual_roots();
+        let configured = configured(
+            &roots,
+            &config,
+            &before.usual,
+            &before.metrics,
+            &before.configured,
+        )?;
+        before.shared.keep_only(&config.credentials);
+        Ok(Self(Arc::new(Inner {
+            directory: Directory::new(&config),
+            credentials: config.credentials,
+            configured,
+            usual: before.usual.clone(),
+            proxies: config.proxies,
+            hasher: before.hasher.clone(),
+            own_via: before.own_via.clone(),
+            shared: Arc::clone(&before.shared),
+            metrics: before.metrics.clone(),
         })))
     }
 
@@ -172,7 +201,9 @@ impl Upstreams {
     /// Who may read what comes from `namespace`, which is canonical.
     pub fn access(&self, namespace: &Namespace) -> AccessPolicy {
         let upstream = self.0.configured.get(namespace);
-        upstream.map_or_else(AccessPolicy::default, |upstream| upstream.access)
+        upstream.map_or_else(AccessPolicy::default, |configured| {
+            configured.upstream.access
+        })
     }
 
     /// Whether the mirror has a credential for the repository `name` of `namespace`, which is canonical.
@@ -191,7 +222,7 @@ impl Upstreams {
     ) -> Repository {
         let inner = &self.0;
         let upstream = match inner.configured.get(namespace) {
-            Some(upstream) => Arc::clone(upstream),
+            Some(configured) => Arc::clone(&configured.upstream),
             // Not kept: clients may make up any number of them.
             None => Arc::new(Upstream::public(
                 namespace,

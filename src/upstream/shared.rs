@@ -7,12 +7,12 @@ use std::time::Duration;
 use moka::sync::Cache;
 use reqwest::Url;
 
-use super::Credential;
 use super::connections::PublicConnections;
 use super::health::PublicHealth;
 use super::scheme::Scheme;
 use super::token::Tokens;
 use super::transport::Transport;
+use super::{Credential, Credentials};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -66,6 +66,17 @@ impl Shared {
                 .max_capacity(HEADLESS_MAX)
                 .time_to_live(HEADLESS_REMEMBERED)
                 .build(),
+        }
+    }
+
+    /// Forgets what was learned or got with credentials other than these.
+    pub(super) fn keep_only(&self, credentials: &Credentials) {
+        self.tokens.keep_only(credentials);
+        let is_gone = |credential: &Credential| !credentials.hold(credential);
+        for (key, _) in &self.schemes {
+            if key.2.as_ref().is_some_and(is_gone) {
+                self.schemes.invalidate(&*key);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::issuer::Issuer;
 use super::realm::Realm;
 use super::transport::{Behalf, Transport};
-use super::{Credential, Error};
+use super::{Credential, Credentials, Error};
 use crate::clock::Clock;
 use crate::single_flight::{Role, SingleFlight};
 
@@ -92,6 +92,16 @@ impl Tokens {
             flights: SingleFlight::default(),
             transport,
             clock,
+        }
+    }
+
+    /// Forgets tokens that were issued for credentials other than these.
+    pub(super) fn keep_only(&self, credentials: &Credentials) {
+        let is_gone = |credential: &Credential| !credentials.hold(credential);
+        for (key, _) in &self.kept {
+            if key.credential.as_ref().is_some_and(is_gone) {
+                self.kept.invalidate(&*key);
+            }
         }
     }
 

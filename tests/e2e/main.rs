@@ -22,6 +22,7 @@ mod skopeo;
 mod credentials;
 mod crowds;
 mod overlap;
+mod reload;
 mod restart;
 
 mod as_root;

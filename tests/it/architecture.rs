@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the top. Modules on one line never use each other.
 const LAYERS: &[&[&str]] = &[
+    &["reload"],
     &["cli", "config"],
     &["server"],
     &["registry"],

@@ -23,6 +23,7 @@ mod shared_fills;
 mod unreachable;
 mod upstream_failures;
 
+mod routing;
 mod security;
 
 mod access;
@@ -33,5 +34,6 @@ mod freshness;
 mod headers;
 mod listings;
 
+mod reload;
 mod restart;
 mod shutdown;

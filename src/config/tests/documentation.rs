@@ -5,6 +5,7 @@ use clap::CommandFactory;
 use super::*;
 
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+const DEPLOYED: &str = include_str!("../../../deploy/entrepot.yaml");
 
 /// The first YAML block of the documentation, which shows every key.
 fn example() -> &'static str {
@@ -23,8 +24,8 @@ fn every_flag_and_its_variable_are_documented() {
     }
 }
 
-#[test]
-fn every_key_is_documented() {
+/// Every key there is, as the documentation writes it.
+fn known_keys() -> Vec<String> {
     // The reader lists what it knows beside a key that it does not know.
     let probe = "\
 zzzz: 1
@@ -32,26 +33,78 @@ listen: [{ address: '[::]:1', zzzz: 1 }]
 cache: { zzzz: 1 }
 manifests: { zzzz: 1, tags: [{ zzzz: 1 }] }
 authentication: { zzzz: 1, rules: [{ zzzz: 1 }] }
-upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 }, tags: [{ zzzz: 1 }] } }
+upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 }, tags: [{ zzzz: 1 }],
+  limits: { zzzz: 1 } } }
 ";
     let mut found = problems(load_yaml(probe, "", &[]));
     // What is missing is another matter.
     found.retain(|problem| problem.contains("zzzz"));
-    assert_eq!(found.len(), 10, "{found:#?}");
-    for problem in found {
-        let (place, known) = problem
-            .split_once("zzzz: is not a known key; known here: ")
-            .expect("a list");
-        let (_, path) = place.rsplit_once(": ").expect("a place");
-        let path = path
-            .replace("[0]", "[]")
-            .replace("upstreams.a.", "upstreams.<name>.")
-            // The rules are the same in both places.
-            .replace("upstreams.<name>.tags[].", "manifests.tags[].");
-        for key in known.split(", ") {
-            let key = format!("`{path}{key}`");
-            assert!(DOCUMENTATION.contains(&key), "{key}");
+    assert_eq!(found.len(), 11, "{found:#?}");
+    found.iter().flat_map(|problem| known_in(problem)).collect()
+}
+
+/// The keys that a problem of `zzzz` lists.
+fn known_in(problem: &str) -> Vec<String> {
+    let (place, known) = problem
+        .split_once("zzzz: is not a known key; known here: ")
+        .expect("a list");
+    let (_, path) = place.rsplit_once(": ").expect("a place");
+    let path = path
+        .replace("[0]", "[]")
+        .replace("upstreams.a.", "upstreams.<name>.")
+        // The rules are the same in both places.
+        .replace("upstreams.<name>.tags[].", "manifests.tags[].");
+    let keys = known.split(", ").map(|key| format!("{path}{key}"));
+    keys.collect()
+}
+
+#[test]
+fn every_key_is_documented() {
+    for key in known_keys() {
+        assert!(DOCUMENTATION.contains(&format!("`{key}`")), "{key}");
+    }
+}
+
+/// The file that is there to be copied, with the lines that are commented out taken in.
+fn deployed() -> String {
+    let lines = DEPLOYED.lines().map(|line| {
+        let is_example = |rest: &&str| !rest.starts_with([' ', '#']);
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        match rest.strip_prefix('#').filter(is_example) {
+            Some(example) => format!("{indent}{example}\n"),
+            None => format!("{line}\n"),
         }
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_file_to_copy_is_a_configuration_as_it_is_and_with_every_key() {
+    let hash = bcrypt::hash("hunter2", 5).expect("a hash");
+    let files = |text: &str| {
+        let key = rcgen::generate_simple_self_signed(["h".to_owned()]).expect("a certificate");
+        let files = Files::new(&[
+            ("entrepot.yaml", text),
+            ("corp-ca.pem", &key.cert.pem()),
+            ("credentials.yaml", "ghcr.io: { username: u, password: p }"),
+            ("htpasswd", &format!("me:{hash}\n")),
+        ]);
+        let path = files.path("entrepot.yaml").display().to_string();
+        load(&format!("-c {path}"), &[("DOCKERHUB_TOKEN", "s3cret")]).map(drop)
+    };
+    assert_eq!(files(DEPLOYED), Ok(()));
+    let whole = deployed();
+    assert_eq!(files(&whole), Ok(()), "{whole}");
+    for key in known_keys() {
+        let last = key.rsplit(['.', ']']).next().unwrap_or_default();
+        let is_there = whole.lines().any(|line| {
+            let key = format!("{last}:");
+            line.match_indices(&key).any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                before.is_none_or(|c| [' ', '{'].contains(&c))
+            })
+        });
+        assert!(is_there, "{key}");
     }
 }
 

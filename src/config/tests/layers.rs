@@ -12,7 +12,8 @@ fn without_a_word_every_public_registry_is_mirrored_on_port_3000() {
     assert_eq!(
         config.listen,
         [Listen {
-            address: "[::]:3000".parse().expect("an address")
+            address: "[::]:3000".parse().expect("an address"),
+            upstream: None,
         }]
     );
     assert_eq!(config.cache_directory, Path::new("/tmp/data"));

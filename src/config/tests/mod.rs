@@ -6,12 +6,12 @@ use clap::Parser;
 
 use super::*;
 use crate::cache::TagTerms;
-use crate::oci::Namespace;
 
 mod credentials;
 mod documentation;
 mod layers;
 mod problems;
+mod routing;
 mod tags;
 mod upstreams;
 

@@ -26,7 +26,7 @@ upstreams:
         "7:21: manifests.cache: \"1\" must be yes, no, true or false",
         "7:29: manifests.ttl: \"15\" must be a time with its unit, such as 30s, 15m, ",
         "7:41: manifests.ignore: \"(\" must be a regular expression: unclosed group",
-        "8:1: domian: is not a known key; known here: authentication, cache, ",
+        "8:1: domian: is not a known key; did you mean domain?",
         "11:17: upstreams.ghcr.io.endpoints[0]: \"ftp://ghcr.io\" must be a URL that starts with ",
         "12:5: upstreams.ghcr.io.credentials: has no password",
     ];
@@ -37,6 +37,39 @@ upstreams:
             .starts_with("the configuration has 10 problems:\n  ")
     );
     let found: Vec<_> = found.iter().map(Problem::to_string).collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        let expected = format!("ENTREPOT_CONFIG_YAML:{expected}");
+        assert!(found.starts_with(&expected), "{found}\n{expected}");
+    }
+}
+
+#[test]
+fn ten_mistakes_about_the_ways_in_are_ten_problems() {
+    let yaml = "\
+listen:
+  - { adress: '[::]:1', upstream: 'a b' }
+  - { address: '[::]:2' }
+  - { address: '0.0.0.0:2' }
+default_upstream: [docker.io, index.docker.io]
+domain: https://mirror.example.com
+hosts: { 'a:80': ghcr.io }
+upstreams:
+  ghcr.io: { repositories: ['', 'team/['], repository: [x] }
+";
+    let expected = [
+        "2:5: listen[0]: has no address",
+        "2:7: listen[0].adress: is not a known key; did you mean address?",
+        "2:35: listen[0].upstream: \"a b\" must be the name of a registry",
+        "4:5: listen[2]: cannot listen on 0.0.0.0:2 beside [::]:2: another listener does already",
+        "5:31: default_upstream[1]: \"index.docker.io\" is docker.io, which is in the list already",
+        "6:9: domain: \"https://mirror.example.com\" must be a host name without a port",
+        "7:10: hosts.a:80: \"a:80\" must be a host name without a port",
+        "9:29: upstreams.ghcr.io.repositories[0]: \"\" must be a pattern of repositories",
+        "9:33: upstreams.ghcr.io.repositories[1]: \"team/[\" must be a pattern of repositories",
+        "9:44: upstreams.ghcr.io.repository: is not a known key; known here: ",
+    ];
+    let found = problems(load_yaml(yaml, "", &[]));
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
         let expected = format!("ENTREPOT_CONFIG_YAML:{expected}");
@@ -82,8 +115,21 @@ fn each_rule_of_shape_has_its_words() {
         "1:9: cache.directory: wants a text, but holds a list",
     );
     check(
-        "default_upstream: [a, b]",
-        "1:1: default_upstream: wants a text, but holds a list",
+        "unknown_namespaces: [a, b]",
+        "1:1: unknown_namespaces: wants a text, but holds a list",
+    );
+    check(
+        "default_upstream: {a: b}",
+        "1:1: default_upstream: wants a text or a list, but holds a mapping",
+    );
+    check(
+        "default_upstream: [a, ~]",
+        "1:23: default_upstream[1]: is empty",
+    );
+    check("hosts: {a: }", "1:9: hosts.a: is empty");
+    check(
+        "hosts: {a: [b]}",
+        "1:9: hosts.a: wants a text, but holds a list",
     );
     check(
         "upstreams: {a: {aliases: b}}",
@@ -117,13 +163,10 @@ fn each_rule_of_shape_has_its_words() {
 
 #[test]
 fn each_rule_of_value_has_its_words() {
+    check("listen: []", "1:1: listen: must hold at least one listener");
     check(
-        "listen: []",
-        "1:1: listen: must hold one listener, but holds 0",
-    );
-    check(
-        "listen: [{address: '[::]:1'}, {address: '[::]:2'}]",
-        "1:1: listen: must hold one listener, but holds 2",
+        "default_upstream: []",
+        "1:1: default_upstream: must name at least one registry",
     );
     check(
         "listen: [{}]",

@@ -219,6 +219,8 @@ fn at(namespace: &str, endpoints: &[&str]) -> Setup {
     Setup {
         config: Config {
             default_upstream: "docker.io".parse().expect("a namespace"),
+            further_defaults: Vec::new(),
+            named: Vec::new(),
             unknown_namespaces: UnknownNamespaces::Public,
             upstreams: vec![UpstreamConfig {
                 namespace: namespace.parse().expect("a namespace"),
@@ -228,6 +230,7 @@ fn at(namespace: &str, endpoints: &[&str]) -> Setup {
                 realms: Vec::new(),
                 limits: Limits::default(),
                 access: crate::upstream::AccessPolicy::default(),
+                repositories: crate::oci::RepositoryPatterns::default(),
             }],
             credentials: Credentials::default(),
             proxies: Proxies::default(),

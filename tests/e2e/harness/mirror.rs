@@ -90,6 +90,15 @@ impl Mirror {
             .args(["-mindepth", "1", "-delete"]));
     }
 
+    /// Waits until `/metrics` has this line.
+    pub(crate) fn wait_for_metric(&mut self, line: &str) {
+        let url = format!("{}/metrics", self.url());
+        self.daemon.wait_until(|| {
+            let page = run(command("curl").args(["--silent", "--fail", &url]));
+            page.lines().any(|found| found == line)
+        });
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.pid()

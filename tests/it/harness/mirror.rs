@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use entrepot::clock::Clock;
 use entrepot::config::Config;
+use entrepot::reload::Reload;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -20,6 +21,8 @@ use super::upstream::Upstream;
 #[derive(Clone)]
 pub struct Setup {
     lines: Vec<String>,
+    /// The listeners, the usual one first.
+    listeners: Vec<String>,
     upstreams: Vec<String>,
     unknown_namespaces: &'static str,
     default_upstream: String,
@@ -32,9 +35,10 @@ impl Setup {
     pub fn new() -> Self {
         Self {
             lines: Vec::new(),
+            listeners: vec!["{ address: \"127.0.0.1:0\" }".to_owned()],
             upstreams: Vec::new(),
             unknown_namespaces: "deny",
-            default_upstream: "registry.example".to_owned(),
+            default_upstream: "\"registry.example\"".to_owned(),
             files: Arc::new(TempDir::new().expect("a directory")),
         }
     }
@@ -62,9 +66,27 @@ impl Setup {
         self
     }
 
+    /// Without any upstream.
+    pub fn without_upstreams(mut self) -> Self {
+        self.upstreams.clear();
+        self
+    }
+
     /// Where a request goes that names no registry.
     pub fn default_upstream(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.default_upstream);
+        self.default_upstream = format!("{name:?}");
+        self
+    }
+
+    /// The registries that are searched for what names none, as a YAML flow sequence.
+    pub fn searching(mut self, names: &str) -> Self {
+        names.clone_into(&mut self.default_upstream);
+        self
+    }
+
+    /// One more listener, as a YAML flow mapping.
+    pub fn listen(mut self, listener: &str) -> Self {
+        self.listeners.push(listener.to_owned());
         self
     }
 
@@ -89,10 +111,11 @@ impl Setup {
 
     fn yaml(&self, directory: &Path) -> String {
         let mut text = format!(
-            "listen: [{{ address: \"127.0.0.1:0\" }}]\n\
-             default_upstream: {:?}\n\
+            "listen: [{}]\n\
+             default_upstream: {}\n\
              unknown_namespaces: {}\n\
              cache: {{ directory: {:?} }}\n",
+            self.listeners.join(", "),
             self.default_upstream,
             self.unknown_namespaces,
             text_of(directory)
@@ -125,10 +148,18 @@ impl Setup {
 
     /// Starts the mirror on a directory.
     pub async fn start_on(self, directory: Arc<TempDir>) -> Mirror {
-        let (stop, home, address, clock) = self.launch(directory.path()).await;
-        Mirror {
-            address,
+        let Launched {
+            stop,
+            home,
+            addresses,
             clock,
+            reload,
+        } = self.launch(directory.path()).await;
+        Mirror {
+            address: addresses[0],
+            addresses,
+            clock,
+            reload,
             directory,
             setup: self,
             stop: Some(stop),
@@ -146,16 +177,26 @@ impl Setup {
         let (setup, path) = (self.clone(), directory.path().to_owned());
         let (sender, receiver) = oneshot::channel();
         let running = runtime.handle().spawn(async move {
-            let (stop, mut home, address, clock) = setup.launch(&path).await;
-            let _ = sender.send((stop, address, clock));
+            let mut launched = setup.launch(&path).await;
+            let mut home = std::mem::replace(&mut launched.home, Home::Apart(None));
+            let _ = sender.send(launched);
             home.tasks().join_next().await;
         });
         // Not joined: the task ends with the runtime.
         drop(running);
-        let (stop, address, clock) = receiver.await.expect("it starts");
-        Mirror {
-            address,
+        let launched = receiver.await.expect("it starts");
+        let Launched {
+            stop,
+            addresses,
             clock,
+            reload,
+            ..
+        } = launched;
+        Mirror {
+            address: addresses[0],
+            addresses,
+            clock,
+            reload,
             directory,
             setup: self,
             stop: Some(stop),
@@ -163,7 +204,7 @@ impl Setup {
         }
     }
 
-    async fn launch(&self, directory: &Path) -> (oneshot::Sender<()>, Home, SocketAddr, Clock) {
+    async fn launch(&self, directory: &Path) -> Launched {
         let yaml = self.yaml(directory);
         let config = Config::from_yaml(&yaml).unwrap_or_else(|problems| {
             panic!("the configuration is right: {problems}\n{yaml}");
@@ -171,15 +212,31 @@ impl Setup {
         let clock = Clock::system();
         let started = entrepot::start(config, clock.clone()).await;
         let mirror = started.unwrap_or_else(|error| panic!("it starts: {error:?}"));
-        let address = mirror.addresses()[0];
+        let addresses = mirror.addresses().to_vec();
+        let reload = mirror.reload();
         let (stop, stopped) = oneshot::channel::<()>();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let shutdown = async { drop(stopped.await) };
             Box::pin(mirror.run(shutdown)).await;
         });
-        (stop, Home::Here(tasks), address, clock)
+        Launched {
+            stop,
+            home: Home::Here(tasks),
+            addresses,
+            clock,
+            reload,
+        }
     }
+}
+
+/// A mirror that has just been started.
+struct Launched {
+    stop: oneshot::Sender<()>,
+    home: Home,
+    addresses: Vec<SocketAddr>,
+    clock: Clock,
+    reload: Reload,
 }
 
 /// A path as YAML text can hold it.
@@ -209,10 +266,13 @@ impl Home {
 pub struct Mirror {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where all its listeners are, that one first.
+    pub addresses: Vec<SocketAddr>,
     /// Its time of day.
     pub clock: Clock,
     /// Its cache directory.
     pub directory: Arc<TempDir>,
+    reload: Reload,
     setup: Setup,
     stop: Option<oneshot::Sender<()>>,
     home: Home,
@@ -275,6 +335,17 @@ impl Mirror {
         let killing = move || runtime.shutdown_timeout(std::time::Duration::from_secs(5));
         let killed = tokio::task::spawn_blocking(killing).await;
         killed.expect("the runtime ends");
+    }
+
+    /// Gives it another configuration while it runs, as a file that was changed does. Gives the keys that wait for a
+    /// restart.
+    pub fn reconfigure(&mut self, change: impl FnOnce(Setup) -> Setup) -> Vec<&'static str> {
+        self.setup = change(self.setup.clone());
+        let yaml = self.setup.yaml(self.directory.path());
+        let config = Config::from_yaml(&yaml).unwrap_or_else(|problems| {
+            panic!("the configuration is right: {problems}\n{yaml}");
+        });
+        self.reload.apply(config).expect("it can be set up")
     }
 
     /// The same configuration again, on the same directory.

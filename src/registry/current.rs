@@ -1,0 +1,41 @@
+//! The registry as it is configured now.
+
+use std::sync::Arc;
+
+use hyper::{Request, Response};
+use tokio::sync::watch;
+
+use super::Registry;
+use crate::http::{Body, Caller, Rejection, Service};
+
+/// A registry whose configuration may change while it answers: every request is answered to its end by the one that
+/// was there when it came. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CurrentRegistry(watch::Sender<Arc<Registry>>);
+
+impl CurrentRegistry {
+    /// Answers by `registry` for now.
+    pub fn new(registry: Registry) -> Self {
+        Self(watch::Sender::new(Arc::new(registry)))
+    }
+
+    /// Answers the requests that come from now on by `registry`.
+    pub fn replace(&self, registry: Registry) {
+        self.0.send_replace(Arc::new(registry));
+    }
+
+    fn now(&self) -> Arc<Registry> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
+impl Service for CurrentRegistry {
+    async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
+        let registry = self.now();
+        registry.call(request, caller).await
+    }
+
+    fn reject(&self, rejection: Rejection) -> Response<Body> {
+        self.now().reject(rejection)
+    }
+}

@@ -1,0 +1,50 @@
+//! Which registry, and which repository of it, the name in a path belongs to. Pure.
+
+use std::borrow::Cow;
+
+use super::route::{RouteError, Target};
+use super::ways::Meant;
+use crate::oci::{Namespace, RepositoryName};
+use crate::upstream::Directory;
+
+/// Finds out which registry a name belongs to: the one that is `meant` by the way in, else the one its first part names,
+/// else the default one. `asked` is `ns`, as the client wrote it.
+pub(super) fn locate(
+    name: &[Cow<'_, str>],
+    asked: Option<Namespace>,
+    meant: Meant,
+    directory: &Directory,
+) -> Result<Target, RouteError> {
+    let first = first_as_namespace(name, directory);
+    let (namespace, rest, is_placed) = match (meant, first) {
+        (Meant::Registry(meant), first) => {
+            // BuildKit's `mirrors`, k3s's rewrites and `override_path` say it twice.
+            let said_twice = first.as_ref() == Some(&meant);
+            (meant, &name[usize::from(said_twice)..], true)
+        }
+        (Meant::Anything | Meant::Named, Some(first)) if directory.serves(&first) => {
+            (first, &name[1..], true)
+        }
+        (Meant::Anything, _) => (directory.default_upstream().clone(), name, false),
+        (Meant::Named, _) => return Err(RouteError::Host),
+    };
+    let name: RepositoryName = rest.join("/").parse()?;
+    let unplaced = (!is_placed).then(|| name.clone());
+    let repository = directory.repository_name(&namespace, name)?;
+    Ok(Target {
+        namespace,
+        asked,
+        repository,
+        unplaced,
+    })
+}
+
+/// The first part of a name as a registry, where it looks like one and a repository follows.
+fn first_as_namespace(name: &[Cow<'_, str>], directory: &Directory) -> Option<Namespace> {
+    let [first, _, ..] = name else {
+        return None;
+    };
+    let host_shaped = first.contains(['.', ':']) || first == "localhost";
+    let namespace: Namespace = host_shaped.then(|| first.parse().ok())??;
+    Some(directory.canonical(&namespace))
+}
