@@ -38,7 +38,10 @@ def kubernetes(world):
         pod = by_kind["DaemonSet"]["spec"]["template"]
         selector = by_kind["Service"]["spec"]["selector"]
         same(selector.items() <= pod["metadata"]["labels"].items(), True)
-        same([port["name"] for port in pod["spec"]["containers"][0]["ports"]], [by_kind["Service"]["spec"]["ports"][0]["targetPort"]])
+        same(
+            [port["name"] for port in pod["spec"]["containers"][0]["ports"]],
+            [by_kind["Service"]["spec"]["ports"][0]["targetPort"]],
+        )
         mounted = {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
         same(mounted, {volume["name"] for volume in pod["spec"]["volumes"]})
 
@@ -52,5 +55,6 @@ def kubernetes(world):
     hosts.mkdir(parents=True)
     (hosts / "hosts.toml").write_text((DEPLOY / "kubernetes/hosts.toml").read_text())
     world.check(
-        f"hosts.toml pulls through node port {port} (containerd)", lambda: client.pull(hosts.parent, "docker.io/library/app:1.0"),
+        f"hosts.toml pulls through node port {port} (containerd)",
+        lambda: client.pull(hosts.parent, "docker.io/library/app:1.0"),
     )

@@ -16,9 +16,22 @@ class Engine:
         directory.mkdir()
         self.socket = f"unix://{directory}/docker.sock"
         world.daemon(
-            directory.name, "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--config-file", configuration,
-            "--storage-driver=vfs", "--data-root", directory / "data", "--exec-root", directory / "exec",
-            "--pidfile", directory / "docker.pid", "--host", self.socket,
+            directory.name,
+            "dockerd",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+            "--config-file",
+            configuration,
+            "--storage-driver=vfs",
+            "--data-root",
+            directory / "data",
+            "--exec-root",
+            directory / "exec",
+            "--pidfile",
+            directory / "docker.pid",
+            "--host",
+            self.socket,
             ready=lambda: self.docker("version", check=False).returncode == 0,
         )
 
@@ -29,7 +42,9 @@ class Engine:
 def docker(world):
     for name in ("daemon.json", "containerd-store.json"):
         world.check(f"{name} is JSON", lambda name=name: json.loads((DEPLOY / "docker" / name).read_text()))
-    world.report.leave_out("the containerd store, and /etc/docker/certs.d with it: Debian 12 has Engine 20.10. containerd reads the same file")
+    world.report.leave_out(
+        "the containerd store, and /etc/docker/certs.d with it: Debian 12 has Engine 20.10. containerd reads the same file"
+    )
     if not world.with_clients:
         return
     world.mirror()
@@ -41,10 +56,18 @@ def docker(world):
         same(info["IndexConfigs"]["mirror.example.com:3000"]["Secure"], False)
 
     world.check("dockerd takes daemon.json", configured)
-    for name in ("app:1.0", "org/app:1.0", "mirror.example.com:3000/ghcr.io/org/app:1.0", "mirror.example.com:3000/quay.io/org/app:1.0"):
+    for name in (
+        "app:1.0",
+        "org/app:1.0",
+        "mirror.example.com:3000/ghcr.io/org/app:1.0",
+        "mirror.example.com:3000/quay.io/org/app:1.0",
+    ):
         world.check(f"docker pull {name}", lambda name=name: engine.docker("pull", name))
     world.end_processes()
-    world.check("dockerd takes containerd-store.json", lambda: Engine(world, DEPLOY / "docker/containerd-store.json").docker("info"))
+    world.check(
+        "dockerd takes containerd-store.json",
+        lambda: Engine(world, DEPLOY / "docker/containerd-store.json").docker("info"),
+    )
 
 
 def swarm(world):
@@ -54,7 +77,8 @@ def swarm(world):
     for name in ("s3_access_key", "s3_secret_key"):
         (secrets / name).write_text("secret\n")
     world.check(
-        "entrepot.yaml is accepted by the mirror", lambda: rig.check_configuration(configuration, files=[("/run/secrets", secrets)]),
+        "entrepot.yaml is accepted by the mirror",
+        lambda: rig.check_configuration(configuration, files=[("/run/secrets", secrets)]),
     )
     world.check("entrepot hold waits for SIGTERM", lambda: holds_until_told(world))
     if not world.with_clients:
@@ -109,22 +133,44 @@ def podman(world):
     directory.mkdir()
     shutil.copy(DEPLOY / "podman-crio/50-entrepot.conf", directory)
     run("mount", "--bind", directory, "/etc/containers/registries.conf.d")
-    names = ("docker.io/library/app:1.0", "ghcr.io/org/app:1.0", "quay.io/org/app:1.0", "registry.k8s.io/coredns/coredns:1.0")
+    names = (
+        "docker.io/library/app:1.0",
+        "ghcr.io/org/app:1.0",
+        "quay.io/org/app:1.0",
+        "registry.k8s.io/coredns/coredns:1.0",
+    )
     for name in names:
         target = world.scratch / "skopeo" / name.partition("/")[0]
         target.parent.mkdir(exist_ok=True)
         world.check(
             f"skopeo copies {name}",
-            lambda name=name, target=target: run("skopeo", "--insecure-policy", "copy", f"docker://{name}", f"dir:{target}"),
+            lambda name=name, target=target: run(
+                "skopeo", "--insecure-policy", "copy", f"docker://{name}", f"dir:{target}"
+            ),
         )
     policy = world.scratch / "policy.json"
     policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
-    storage = ("--root", world.scratch / "podman", "--runroot", world.scratch / "podman-run", "--tmpdir", world.scratch / "podman-tmp")
+    storage = (
+        "--root",
+        world.scratch / "podman",
+        "--runroot",
+        world.scratch / "podman-run",
+        "--tmpdir",
+        world.scratch / "podman-tmp",
+    )
     for name in names[::2]:
         world.check(
             f"podman pull {name}",
             lambda name=name: run(
-                "podman", *storage, "--storage-driver=vfs", "--events-backend=none", "pull", "--quiet", "--signature-policy", policy, name,
+                "podman",
+                *storage,
+                "--storage-driver=vfs",
+                "--events-backend=none",
+                "pull",
+                "--quiet",
+                "--signature-policy",
+                policy,
+                name,
             ),
         )
     run("umount", "/etc/containers/registries.conf.d")

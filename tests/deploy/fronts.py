@@ -17,7 +17,10 @@ NAMES = {
 
 def nginx_and_caddy(world):
     configuration = rig.read_yaml("nginx-caddy/entrepot.yaml")
-    world.check("entrepot.yaml is accepted by the mirror", lambda: rig.check_configuration((DEPLOY / "nginx-caddy/entrepot.yaml").read_text()))
+    world.check(
+        "entrepot.yaml is accepted by the mirror",
+        lambda: rig.check_configuration((DEPLOY / "nginx-caddy/entrepot.yaml").read_text()),
+    )
     if not world.with_clients:
         return
     world.mirror(configuration, port=None, listening=[3000])
@@ -30,11 +33,15 @@ def nginx_and_caddy(world):
 
 def start_nginx(world, text, live="/etc/letsencrypt/live/registry.example.com"):
     """Tests and starts nginx with a file of conf.d; only the place of the certificate is another one."""
-    text = text.replace(f"{live}/fullchain.pem", str(world.tls / "tls.crt")).replace(f"{live}/privkey.pem", str(world.tls / "tls.key"))
+    text = text.replace(f"{live}/fullchain.pem", str(world.tls / "tls.crt")).replace(
+        f"{live}/privkey.pem", str(world.tls / "tls.key")
+    )
     directory = world.scratch / f"nginx-{len(list(world.scratch.glob('nginx-*')))}"
     directory.mkdir()
     (directory / "site.conf").write_text(text)
-    paths = "".join(f"    {kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "".join(
+        f"    {kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     (directory / "nginx.conf").write_text(f"""pid {directory}/pid;
 daemon off;
 error_log {directory}/error.log;
@@ -58,7 +65,15 @@ def pulls(world, front, authority):
         def pull(name=name, registry=registry):
             target = world.scratch / "fronts" / front / registry
             target.parent.mkdir(parents=True, exist_ok=True)
-            run("skopeo", "--insecure-policy", "copy", "--src-cert-dir", certificates, f"docker://{name}", f"dir:{target}")
+            run(
+                "skopeo",
+                "--insecure-policy",
+                "copy",
+                "--src-cert-dir",
+                certificates,
+                f"docker://{name}",
+                f"dir:{target}",
+            )
 
         world.check(f"skopeo pulls {name} through {front}", pull)
 
@@ -85,7 +100,20 @@ def pulls(world, front, authority):
     def ranged():
         url = "https://docker.io.registry.example.com/v2/library/app/blobs/"
         layer = layer_of(authority)
-        done = run("curl", "--silent", "--fail", "--cacert", authority, "--range", "0-9", "--dump-header", "-", "--output", os.devnull, url + layer)
+        done = run(
+            "curl",
+            "--silent",
+            "--fail",
+            "--cacert",
+            authority,
+            "--range",
+            "0-9",
+            "--dump-header",
+            "-",
+            "--output",
+            os.devnull,
+            url + layer,
+        )
         holds(" 206" in done.stdout.splitlines()[0] and "content-range: bytes 0-9/" in done.stdout.lower(), done.stdout)
 
     world.check(f"{front} passes ranges on", ranged)
@@ -98,8 +126,15 @@ def layer_of(authority):
 
 def caddy(world):
     file = DEPLOY / "nginx-caddy/Caddyfile"
-    environment = {"PATH": os.environ["PATH"], "HOME": str(world.scratch), "XDG_DATA_HOME": str(world.scratch / "caddy"), "XDG_CONFIG_HOME": str(world.scratch / "caddy")}
-    world.check("caddy validate", lambda: run("caddy", "validate", "--adapter", "caddyfile", "--config", file, env=environment))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(world.scratch),
+        "XDG_DATA_HOME": str(world.scratch / "caddy"),
+        "XDG_CONFIG_HOME": str(world.scratch / "caddy"),
+    }
+    world.check(
+        "caddy validate", lambda: run("caddy", "validate", "--adapter", "caddyfile", "--config", file, env=environment)
+    )
     # Certificates from a CA of its own, since none can be had from outside.
     own = world.scratch / "Caddyfile"
     own.write_text("{\n\tlocal_certs\n\tskip_install_trust\n}\n" + file.read_text())
@@ -107,10 +142,22 @@ def caddy(world):
 
     def ready():
         return authority.exists() and all(
-            run("curl", "--silent", "--cacert", authority, "--max-time", "2", f"https://{name.partition('/')[0]}/v2/", check=False).returncode == 0
+            run(
+                "curl",
+                "--silent",
+                "--cacert",
+                authority,
+                "--max-time",
+                "2",
+                f"https://{name.partition('/')[0]}/v2/",
+                check=False,
+            ).returncode
+            == 0
             for name in NAMES
         )
 
-    world.daemon("caddy", "caddy", "run", "--adapter", "caddyfile", "--config", own, ready=ready, environment=environment)
+    world.daemon(
+        "caddy", "caddy", "run", "--adapter", "caddyfile", "--config", own, ready=ready, environment=environment
+    )
     pulls(world, "Caddy", authority)
     world.report.leave_out("certificates by ACME: there is no such server here")

@@ -1,8 +1,8 @@
 """Tries every folder of deploy/, and prints what held, what did not, and what was left out."""
 
 import pathlib
+import re
 import sys
-import tempfile
 import time
 import traceback
 
@@ -34,30 +34,48 @@ FOLDERS = {
 }
 
 
-def main(arguments):
+def readmes():
+    for file in rig.DEPLOY.rglob("README.md"):
+        text = file.read_text()
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            rig.holds((file.parent / link).exists(), f"{file}: there is no {link}")
+    for folder in FOLDERS:
+        text = (rig.DEPLOY / folder / "README.md").read_text()
+        rig.holds("**Delete**" in text or folder == "migrate", f"{folder}: what to delete is not said")
+        # A role and what compose mounts are copied as a whole.
+        files = [
+            file
+            for file in (rig.DEPLOY / folder).rglob("*")
+            if file.is_file() and not {"roles", "config"} & set(file.parts)
+        ]
+        unnamed = [file.name for file in files if file.name != "README.md" and file.name not in text]
+        rig.same(unnamed, [])
+
+
+def main(scratch, *arguments):
     with_clients = "--without-clients" not in arguments
     wanted = [name for name in arguments if not name.startswith("--")] or list(FOLDERS)
     report = rig.Report()
     folders = {entry.name for entry in rig.DEPLOY.iterdir() if entry.is_dir()}
     report.check("every folder of deploy/ is tried", lambda: rig.same(folders, set(FOLDERS)))
+    report.check("every README names every file, and leads to what is there", readmes)
     if not with_clients:
         report.leave_out("all clients: they take root, and mounts and a network of their own")
-    with tempfile.TemporaryDirectory(prefix="deploy-") as scratch:
-        world = rig.World(pathlib.Path(scratch), report, with_clients)
-        try:
-            for name in wanted:
-                start = time.monotonic()
-                report.folder = name
-                try:
-                    FOLDERS[name](world)
-                except Exception:  # a folder that cannot be tried is a failure, and the next is tried all the same
-                    report.fail("could be tried", traceback.format_exc())
-                finally:
-                    world.end_processes()
-                print(f"--- {name}: {time.monotonic() - start:.1f} s", flush=True)
-        finally:
-            world.end()
+    world = rig.World(pathlib.Path(scratch), report, with_clients)
+    try:
+        for name in wanted:
+            start = time.monotonic()
+            report.folder = name
+            try:
+                FOLDERS[name](world)
+            except Exception:  # a folder that cannot be tried is a failure, and the next is tried all the same
+                report.fail("could be tried", traceback.format_exc())
+            finally:
+                world.end_processes()
+            print(f"--- {name}: {time.monotonic() - start:.1f} s", flush=True)
+    finally:
+        world.end()
     return report.end()
 
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(*sys.argv[1:]))

@@ -7,8 +7,10 @@ import tomllib
 
 import jsonschema
 
+import fronts
 import rig
 import schemas
+from playbook import play
 from rig import DEPLOY, holds, run, same
 
 
@@ -33,7 +35,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   path = "{self.directory}/opt"
 """)
         self.process = world.daemon(
-            self.directory.name, "containerd", "--config", configuration,
+            self.directory.name,
+            "containerd",
+            "--config",
+            configuration,
             ready=lambda: self.socket.exists() and self.ctr("version", check=False).returncode == 0,
         )
 
@@ -53,7 +58,9 @@ def containerd(world):
     for file in sorted((DEPLOY / "containerd").rglob("*.toml")):
         fact = f"{file.relative_to(DEPLOY / 'containerd')} is TOML"
         world.check(fact, lambda file=file: tomllib.loads(file.read_text()))
-    world.report.leave_out("config-2.toml by containerd 2, and dial_timeout, which it is the first to read: Debian 12 has 1.6")
+    world.report.leave_out(
+        "config-2.toml by containerd 2, and dial_timeout, which it is the first to read: Debian 12 has 1.6"
+    )
     if not world.with_clients:
         return
 
@@ -72,11 +79,17 @@ def containerd(world):
     world.check("strict pulls docker.io/library/app:1.0", lambda: client.pull(strict, "docker.io/library/app:1.0"))
     one = world.scratch / "one"
     shutil.copytree(DEPLOY / "containerd/docker.io", one / "docker.io")
-    world.check("docker.io alone pulls docker.io/library/app:1.0", lambda: client.pull(one, "docker.io/library/app:1.0"))
+    world.check(
+        "docker.io alone pulls docker.io/library/app:1.0", lambda: client.pull(one, "docker.io/library/app:1.0")
+    )
     corp = world.scratch / "corp" / "registry.corp.example_5000_"
     shutil.copytree(DEPLOY / "containerd" / corp.name, corp)
     file = corp / "hosts.toml"
-    file.write_text(file.read_text().replace("/etc/containerd/certs.d/registry.corp.example_5000_/ca.crt", str(world.tls / "ca.crt")))
+    file.write_text(
+        file.read_text().replace(
+            "/etc/containerd/certs.d/registry.corp.example_5000_/ca.crt", str(world.tls / "ca.crt")
+        )
+    )
     private = "registry.corp.example:5000/org/app:1.0"
     world.check(f"a registry with a port pulls {private}", lambda: client.pull(corp.parent, private))
 
@@ -110,10 +123,15 @@ def hosts_of_k3s(world, mirrors, directory):
 
 def k3s(world):
     files = {
-        "registries.yaml": schemas.REGISTRIES, "registries-by-host.yaml": schemas.REGISTRIES, "k3d.yaml": schemas.K3D,
+        "registries.yaml": schemas.REGISTRIES,
+        "registries-by-host.yaml": schemas.REGISTRIES,
+        "k3d.yaml": schemas.K3D,
     }
     for name, schema in files.items():
-        world.check(f"{name} fits its schema", lambda name=name, schema=schema: validate(rig.read_yaml(f"k3s-k3d/{name}"), schema))
+        world.check(
+            f"{name} fits its schema",
+            lambda name=name, schema=schema: validate(rig.read_yaml(f"k3s-k3d/{name}"), schema),
+        )
     embedded = rig.yaml.safe_load(rig.read_yaml("k3s-k3d/k3d.yaml")["registries"]["config"])
     world.check("registries in k3d.yaml fit their schema", lambda: validate(embedded, schemas.REGISTRIES))
 
@@ -122,7 +140,9 @@ def k3s(world):
         same(rig.read_yaml("k3s-k3d/k3d.yaml")["network"], network)
 
     world.check("k3d.yaml joins the network of compose", same_network)
-    world.report.leave_out("k3s and k3d themselves: not in Debian, PyPI or npm. What k3s makes of the files is given to containerd")
+    world.report.leave_out(
+        "k3s and k3d themselves: not in Debian, PyPI or npm. What k3s makes of the files is given to containerd"
+    )
     if not world.with_clients:
         return
     client = Containerd(world)
@@ -131,6 +151,14 @@ def k3s(world):
     hosts_of_k3s(world, rig.read_yaml("k3s-k3d/registries.yaml")["mirrors"], hosts)
     for name in ("docker.io/library/app:1.0", "quay.io/org/app:1.0"):
         world.check(f"registries.yaml pulls {name}", lambda name=name: client.pull(hosts, name))
+    world.end_processes()
+    world.mirror(rig.read_yaml("nginx-caddy/entrepot.yaml"), port=None, listening=[3000])
+    fronts.start_nginx(world, (DEPLOY / "nginx-caddy/nginx.conf").read_text())
+    client = Containerd(world)
+    hosts = world.scratch / "k3s-by-host"
+    hosts_of_k3s(world, rig.read_yaml("k3s-k3d/registries-by-host.yaml")["mirrors"], hosts)
+    for name in ("docker.io/library/app:1.0", "quay.io/org/only-quay:1.0", "registry.k8s.io/coredns/coredns:1.0"):
+        world.check(f"registries-by-host.yaml pulls {name} over TLS", lambda name=name: client.pull(hosts, name))
 
 
 def validate(instance, schema):
@@ -163,27 +191,56 @@ def kubespray(world):
     read = {}
     for name in ("entrepot.yml", "by-name.yml"):
         out = world.scratch / f"kubespray-{name}.json"
-        playbook.write_text(json.dumps([{
-            "hosts": "localhost", "gather_facts": False, "connection": "local",
-            "tasks": [{"ansible.builtin.copy": {
-                "dest": str(out), "mode": "0644",
-                "content": "{{ dict(" + ", ".join(f"{key}={key} | default(none)" for key in names.split()) + ") | to_json }}",
-            }}],
-        }]))
-        world.check(f"{name} is read by Ansible", lambda name=name: provision_run(playbook, DEPLOY / "kubespray" / name))
+        playbook.write_text(
+            json.dumps(
+                [
+                    {
+                        "hosts": "localhost",
+                        "gather_facts": False,
+                        "connection": "local",
+                        "tasks": [
+                            {
+                                "ansible.builtin.copy": {
+                                    "dest": str(out),
+                                    "mode": "0644",
+                                    "content": "{{ dict("
+                                    + ", ".join(f"{key}={key} | default(none)" for key in names.split())
+                                    + ") | to_json }}",
+                                }
+                            }
+                        ],
+                    }
+                ]
+            )
+        )
+        world.check(
+            f"{name} is read by Ansible",
+            lambda name=name: play(
+                world, "--inventory", "localhost,", "--extra-vars", f"@{DEPLOY / 'kubespray' / name}", playbook
+            ),
+        )
         read[name] = json.loads(out.read_text())
         mirrors = read[name]["containerd_registries_mirrors"]
         world.check(f"{name} fits its schema", lambda mirrors=mirrors: validate(mirrors, schemas.KUBESPRAY))
-    world.report.leave_out("Kubespray itself: not in Debian, PyPI or npm. What it makes of the variables is given to containerd")
+    world.report.leave_out(
+        "Kubespray itself: not in Debian, PyPI or npm. What it makes of the variables is given to containerd"
+    )
     if not world.with_clients:
         return
     client = Containerd(world)
     world.mirror()
     pulled = {
-        "entrepot.yml": ["docker.io/library/app:1.0", "ghcr.io/org/app:1.0", "quay.io/org/app:1.0", "registry.k8s.io/coredns/coredns:1.0"],
+        "entrepot.yml": [
+            "docker.io/library/app:1.0",
+            "ghcr.io/org/app:1.0",
+            "quay.io/org/app:1.0",
+            "registry.k8s.io/coredns/coredns:1.0",
+        ],
         "by-name.yml": [
-            f"{read['by-name.yml']['kube_image_repo']}/kube-apiserver:1.0", f"{read['by-name.yml']['coredns_image_repo']}:1.0",
-            f"{read['by-name.yml']['docker_image_repo']}/library/app:1.0", f"{read['by-name.yml']['quay_image_repo']}/org/app:1.0",
+            f"{read['by-name.yml']['kube_image_repo']}/kube-apiserver:1.0",
+            f"{read['by-name.yml']['coredns_image_repo']}:1.0",
+            f"{read['by-name.yml']['docker_image_repo']}/library/app:1.0",
+            f"{read['by-name.yml']['quay_image_repo']}/org/app:1.0",
         ],
     }
     for name, images in pulled.items():
@@ -199,9 +256,3 @@ def kubespray(world):
             (target / "hosts.toml").write_text("".join(lines))
         for image in images:
             world.check(f"{name} pulls {image}", lambda hosts=hosts, image=image: client.pull(hosts, image))
-
-
-def provision_run(playbook, variables):
-    import provision
-
-    provision.play("--inventory", "localhost,", "--extra-vars", f"@{variables}", playbook)

@@ -1,29 +1,14 @@
 """Ansible."""
 
-import os
 import re
 import shutil
-import sys
-from pathlib import Path
 
 import fronts
 import machines
 import nodes
 import rig
+from playbook import TOOLS, environment, play
 from rig import BINARY, DEPLOY, holds, run, same
-
-TOOLS = Path(sys.executable).parent
-
-
-def environment():
-    return {
-        **os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0",
-        "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0", "ANSIBLE_DEPRECATION_WARNINGS": "0", "LC_ALL": "C.UTF-8", "NO_COLOR": "1",
-    }
-
-
-def play(*arguments):
-    return run(TOOLS / "ansible-playbook", *arguments, env={**environment(), "ANSIBLE_PYTHON_INTERPRETER": sys.executable})
 
 
 def ansible(world):
@@ -31,7 +16,17 @@ def ansible(world):
     shutil.copytree(DEPLOY / "ansible", directory)
     world.check(
         "ansible-lint, profile production",
-        lambda: run(TOOLS / "ansible-lint", "--offline", "--profile", "production", "--strict", ".", cwd=directory, env=environment(), seconds=120),
+        lambda: run(
+            TOOLS / "ansible-lint",
+            "--offline",
+            "--profile",
+            "production",
+            "--strict",
+            ".",
+            cwd=directory,
+            env=environment(),
+            seconds=120,
+        ),
     )
     for challenge in ("http-01", "dns-01"):
         run_role(world, directory, challenge)
@@ -41,28 +36,32 @@ def run_role(world, directory, challenge):
     root = world.scratch / f"ansible-{challenge}"
     root.mkdir()
     inventory = world.scratch / "inventory.ini"
-    inventory.write_text("[mirror]\nlocalhost\n[nodes]\nlocalhost\n[all:vars]\nansible_connection=local\nansible_become=false\n")
+    inventory.write_text(
+        "[mirror]\nlocalhost\n[nodes]\nlocalhost\n[all:vars]\nansible_connection=local\nansible_become=false\n"
+    )
     owner, group = (run("id", flag).stdout.strip() for flag in ("-un", "-gn"))
     variables = {
-        "entrepot_root": str(root), "entrepot_binary": BINARY, "entrepot_manage_services": False, "entrepot_owner": owner, "entrepot_group": group,
-        "entrepot_challenge": challenge, "entrepot_hosts": {"hub.example.com": "docker.io"}, "entrepot_config": {"manifests": {"ttl": "5m"}},
-        "entrepot_credentials": {"docker.io": {"username": "me", "password": "secret"}}, "entrepot_environment": {"HTTPS_PROXY": "http://proxy.example.com:3128"},
+        "entrepot_root": str(root),
+        "entrepot_binary": BINARY,
+        "entrepot_manage_services": False,
+        "entrepot_owner": owner,
+        "entrepot_group": group,
+        "entrepot_challenge": challenge,
+        "entrepot_hosts": {"hub.example.com": "docker.io"},
+        "entrepot_config": {"manifests": {"ttl": "5m"}},
+        "entrepot_credentials": {"docker.io": {"username": "me", "password": "secret"}},
+        "entrepot_environment": {"HTTPS_PROXY": "http://proxy.example.com:3128"},
     }
     extra = ("--extra-vars", rig.json.dumps(variables), "--become-user", owner, "--extra-vars", "ansible_become=false")
     command = ("--inventory", inventory, *extra, directory / "site.yml")
     first = {}
 
     def runs():
-        first["output"] = play(*command).stdout
+        first["output"] = play(world, *command).stdout
 
     if not world.check(f"{challenge}: the playbook runs on a scratch root", runs):
         return
 
-    def unchanged():
-        output = play(*command).stdout
-        holds("changed=0" in output, output)
-
-    world.check(f"{challenge}: a second run changes nothing", unchanged)
     commands = re.findall(r"certbot certonly [^\n]*", first["output"].replace('\\"', '"'))
 
     def prints():
@@ -71,28 +70,49 @@ def run_role(world, directory, challenge):
             holds(f"-d '{name}'" in commands[0], commands[0])
         wanted = (
             ["--webroot", "-d 'docker.io.registry.example.com'", "-d 'registry.k8s.io.registry.example.com'"]
-            if challenge == "http-01" else ["--dns-cloudflare", "-d '*.io.registry.example.com'", "-d '*.k8s.io.registry.example.com'"]
+            if challenge == "http-01"
+            else ["--dns-cloudflare", "-d '*.io.registry.example.com'", "-d '*.k8s.io.registry.example.com'"]
         )
         holds(all(part in commands[0] for part in wanted), commands[0])
 
     world.check(f"{challenge}: it prints the certbot command", prints)
     if challenge != "http-01":
         return
+
+    def unchanged():
+        output = play(world, *command).stdout
+        holds("changed=0" in output, output)
+
+    world.check("a second run changes nothing", unchanged)
     world.check(
         "the installed binary accepts configuration and credentials",
         lambda: run(
-            root / "usr/local/bin/entrepot", "--check-config", "--config", root / "etc/entrepot/entrepot.yaml", "--creds-file", root / "etc/entrepot/credentials.yaml",
+            root / "usr/local/bin/entrepot",
+            "--check-config",
+            "--config",
+            root / "etc/entrepot/entrepot.yaml",
+            "--creds-file",
+            root / "etc/entrepot/credentials.yaml",
             env={},
         ),
     )
-    world.check("credentials are for root alone", lambda: same((root / "etc/entrepot/credentials.yaml").stat().st_mode & 0o777, 0o600))
-    world.check("the installed unit is verified by systemd-analyze", lambda: machines.verify(world, root / "etc/systemd/system/entrepot.service"))
+    world.check(
+        "credentials are for root alone",
+        lambda: same((root / "etc/entrepot/credentials.yaml").stat().st_mode & 0o777, 0o600),
+    )
+    world.check(
+        "the installed unit is verified by systemd-analyze",
+        lambda: machines.verify(world, root / "etc/systemd/system/entrepot.service"),
+    )
     site = root / "etc/nginx/conf.d/entrepot.conf"
-    world.check("without a certificate nginx listens on port 80 alone", lambda: holds("listen 443" not in site.read_text(), site.read_text()))
+    world.check(
+        "without a certificate nginx listens on port 80 alone",
+        lambda: holds("listen 443" not in site.read_text(), site.read_text()),
+    )
     live = root / "etc/letsencrypt/live/registry.example.com"
     live.mkdir(parents=True)
     (live / "fullchain.pem").write_text("there")
-    world.check("with a certificate the playbook puts TLS in front", lambda: play(*command))
+    world.check("with a certificate the playbook puts TLS in front", lambda: play(world, *command))
     if not world.with_clients:
         return
     world.mirror(rig.yaml.safe_load((root / "etc/entrepot/entrepot.yaml").read_text()), port=None, listening=[3000])
@@ -100,11 +120,16 @@ def run_role(world, directory, challenge):
     fronts.pulls(world, "nginx", world.tls / "ca.crt")
 
     def by_name():
-        _, headers, _ = rig.ask("https://hub.example.com/v2/library/app/manifests/1.0", "--cacert", world.tls / "ca.crt")
+        _, headers, _ = rig.ask(
+            "https://hub.example.com/v2/library/app/manifests/1.0", "--cacert", world.tls / "ca.crt"
+        )
         same(headers.get("oci-namespace"), "docker.io")
 
     world.check("a host name of another form means its registry", by_name)
     client = nodes.Containerd(world)
     hosts = root / "etc/containerd/certs.d/_default/hosts.toml"
     hosts.write_text(hosts.read_text() + f'  ca = "{world.tls / "ca.crt"}"\n')
-    world.check("the nodes' hosts.toml pulls over TLS (containerd)", lambda: client.pull(hosts.parents[1], "quay.io/org/only-quay:1.0"))
+    world.check(
+        "the nodes' hosts.toml pulls over TLS (containerd)",
+        lambda: client.pull(hosts.parents[1], "quay.io/org/only-quay:1.0"),
+    )

@@ -24,7 +24,17 @@ COMMAND_SECONDS = 60
 READY_SECONDS = 30
 
 # Keys of the design that this program may not have yet. What needs them is left out, and said.
-PLANNED_KEYS = {"cache.shared"}
+PLANNED_KEYS = {
+    "cache.shared",
+    "listen[].tls",
+    "listen[].upstream",
+    "upstreams.<name>.access",
+    "upstreams.<name>.credentials.exec",
+    "upstreams.<name>.proxy",
+    "upstreams.<name>.no_proxy",
+    "upstreams.<name>.repositories",
+    "upstreams.<name>.skip_verify",
+}
 
 # The registries that are played, each with the port of its stand-in.
 MAIN_PORT, OTHER_PORT, CORP_PORT = 4000, 4001, 5000
@@ -92,18 +102,25 @@ class Report:
         print(f"LEFT OUT: deploy/{self.folder}: {what}", flush=True)
 
     def end(self):
-        print(f"\n{self.passed} passed, {self.failed} failed, {self.left_out} skipped")
+        print(f"\ndeploy: {self.passed} passed, {self.failed} failed, {self.left_out} left out")
         return 1 if self.failed else 0
 
 
 def run(*command, check=True, seconds=COMMAND_SECONDS, **options):
     """Runs a command to its end and gives its outputs, as text."""
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL,
-        check=False, **options,
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        **options,
     )
     if check and done.returncode != 0:
-        raise Failure(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        raise Failure(
+            f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        )
     return done
 
 
@@ -124,7 +141,9 @@ class World:
         run("mount", "--bind", hosts, "/etc/hosts")
         self.authority()
         self.registries = [
-            self.registry("main", MAIN_PORT), self.registry("other", OTHER_PORT), self.registry("main", CORP_PORT, tls=True),
+            self.registry("main", MAIN_PORT),
+            self.registry("other", OTHER_PORT),
+            self.registry("main", CORP_PORT, tls=True),
         ]
         for repository in ("library/app", "org/app", "coredns/coredns", "pause", "kube-apiserver"):
             self.push(MAIN_PORT, f"{repository}:1.0", repository)
@@ -137,7 +156,11 @@ class World:
         """Starts what ends with this folder, or with everything."""
         log = open(self.scratch / f"{name}.log", "ab")
         process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
         )
         process.name = name
         if not keep:
@@ -179,11 +202,48 @@ class World:
         directory = self.scratch / "tls"
         directory.mkdir()
         new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        run("openssl", "req", "-x509", *new, "-subj", "/CN=test CA", "-days", "2", "-keyout", directory / "ca.key",
-            "-out", directory / "ca.crt")
-        run("openssl", "req", *new, "-subj", "/CN=mirror", "-keyout", directory / "tls.key", "-out", directory / "tls.csr")
-        run("openssl", "x509", "-req", "-in", directory / "tls.csr", "-CA", directory / "ca.crt", "-CAkey", directory / "ca.key",
-            "-days", "2", "-extfile", self.scratch / "san", "-out", directory / "tls.crt")
+        run(
+            "openssl",
+            "req",
+            "-x509",
+            *new,
+            "-subj",
+            "/CN=test CA",
+            "-days",
+            "2",
+            "-keyout",
+            directory / "ca.key",
+            "-out",
+            directory / "ca.crt",
+        )
+        run(
+            "openssl",
+            "req",
+            *new,
+            "-subj",
+            "/CN=mirror",
+            "-keyout",
+            directory / "tls.key",
+            "-out",
+            directory / "tls.csr",
+        )
+        run(
+            "openssl",
+            "x509",
+            "-req",
+            "-in",
+            directory / "tls.csr",
+            "-CA",
+            directory / "ca.crt",
+            "-CAkey",
+            directory / "ca.key",
+            "-days",
+            "2",
+            "-extfile",
+            self.scratch / "san",
+            "-out",
+            directory / "tls.crt",
+        )
         self.tls = directory
 
     def registry(self, storage, port, tls=False):
@@ -191,7 +251,9 @@ class World:
         if tls:
             http["tls"] = {"certificate": str(self.tls / "tls.crt"), "key": str(self.tls / "tls.key")}
         configuration = {
-            "version": "0.1", "log": {"level": "warn"}, "http": http,
+            "version": "0.1",
+            "log": {"level": "warn"},
+            "http": http,
             "storage": {"filesystem": {"rootdirectory": str(self.scratch / storage)}},
         }
         file = self.scratch / f"registry-{port}.yml"
@@ -203,8 +265,15 @@ class World:
         layout = self.scratch / "images" / re.sub(r"\W", "-", content)
         if content not in self.images:
             self.images[content] = write_image(layout, content)
-        run("skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}:image",
-            f"docker://127.0.0.1:{port}/{name}")
+        run(
+            "skopeo",
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+            f"oci:{layout}:image",
+            f"docker://127.0.0.1:{port}/{name}",
+        )
 
     # --- the mirror
 
@@ -216,7 +285,14 @@ class World:
         file.write_text(yaml.safe_dump(configuration))
         flags = ["--port", port] if port else []
         process = self.daemon(
-            name, *runner, BINARY, "--config", file, "--cache-dir", self.scratch / f"cache-{name}", *flags,
+            name,
+            *runner,
+            BINARY,
+            "--config",
+            file,
+            "--cache-dir",
+            self.scratch / f"cache-{name}",
+            *flags,
             environment={"PATH": os.environ["PATH"], **(environment or {})},
             ready=lambda: all(is_ready(each) for each in (listening or [port])),
         )
@@ -262,7 +338,10 @@ def accepts(port):
 
 
 def is_ready(port):
-    return run("curl", "--silent", "--fail", "--max-time", "2", f"http://127.0.0.1:{port}/readyz", check=False).returncode == 0
+    return (
+        run("curl", "--silent", "--fail", "--max-time", "2", f"http://127.0.0.1:{port}/readyz", check=False).returncode
+        == 0
+    )
 
 
 def ask(url, *arguments):
@@ -293,10 +372,17 @@ def write_image(layout, content):
     layer = put(gzip.compress(plain.getvalue(), mtime=0), f"{kind}.layer.v1.tar+gzip")
     diff = "sha256:" + hashlib.sha256(plain.getvalue()).hexdigest()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-    config = {"architecture": architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff]}}
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [diff]},
+    }
     manifest = {
-        "schemaVersion": 2, "mediaType": f"{kind}.manifest.v1+json",
-        "config": put(json.dumps(config).encode(), f"{kind}.config.v1+json"), "layers": [layer],
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.manifest.v1+json",
+        "config": put(json.dumps(config).encode(), f"{kind}.config.v1+json"),
+        "layers": [layer],
     }
     described = put(json.dumps(manifest).encode(), f"{kind}.manifest.v1+json")
     described["annotations"] = {"org.opencontainers.image.ref.name": "image"}
