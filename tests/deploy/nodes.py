@@ -185,50 +185,28 @@ def kubeadm(world):
         world.check(f"containerd pulls {image}", lambda image=image: client.pull(DEPLOY / "kubeadm", image))
 
 
+# What is read of Kubespray's variables.
+KUBESPRAY = [
+    "containerd_registries_mirrors",
+    "kube_image_repo",
+    "docker_image_repo",
+    "quay_image_repo",
+    "coredns_image_repo",
+]
+
+
 def kubespray(world):
-    playbook = world.scratch / "kubespray.yml"
-    names = "containerd_registries_mirrors kube_image_repo docker_image_repo quay_image_repo github_image_repo coredns_image_repo"
     read = {}
     for name in ("entrepot.yml", "by-name.yml"):
-        out = world.scratch / f"kubespray-{name}.json"
-        playbook.write_text(
-            json.dumps(
-                [
-                    {
-                        "hosts": "localhost",
-                        "gather_facts": False,
-                        "connection": "local",
-                        "tasks": [
-                            {
-                                "ansible.builtin.copy": {
-                                    "dest": str(out),
-                                    "mode": "0644",
-                                    "content": "{{ dict("
-                                    + ", ".join(f"{key}={key} | default(none)" for key in names.split())
-                                    + ") | to_json }}",
-                                }
-                            }
-                        ],
-                    }
-                ]
-            )
-        )
-        world.check(
-            f"{name} is read by Ansible",
-            lambda name=name: play(
-                world, "--inventory", "localhost,", "--extra-vars", f"@{DEPLOY / 'kubespray' / name}", playbook
-            ),
-        )
-        read[name] = json.loads(out.read_text())
+        world.check(f"{name} is read by Ansible", lambda name=name: read.update({name: variables(world, name)}))
         mirrors = read[name]["containerd_registries_mirrors"]
         world.check(f"{name} fits its schema", lambda mirrors=mirrors: validate(mirrors, schemas.KUBESPRAY))
-    world.report.leave_out(
-        "Kubespray itself: not in Debian, PyPI or npm. What it makes of the variables is given to containerd"
-    )
+    world.report.leave_out("Kubespray itself: not packaged. What it makes of the variables is given to containerd")
     if not world.with_clients:
         return
     client = Containerd(world)
     world.mirror()
+    by_name = read["by-name.yml"]
     pulled = {
         "entrepot.yml": [
             "docker.io/library/app:1.0",
@@ -237,22 +215,43 @@ def kubespray(world):
             "registry.k8s.io/coredns/coredns:1.0",
         ],
         "by-name.yml": [
-            f"{read['by-name.yml']['kube_image_repo']}/kube-apiserver:1.0",
-            f"{read['by-name.yml']['coredns_image_repo']}:1.0",
-            f"{read['by-name.yml']['docker_image_repo']}/library/app:1.0",
-            f"{read['by-name.yml']['quay_image_repo']}/org/app:1.0",
+            f"{by_name['kube_image_repo']}/kube-apiserver:1.0",
+            f"{by_name['coredns_image_repo']}:1.0",
+            f"{by_name['docker_image_repo']}/library/app:1.0",
+            f"{by_name['quay_image_repo']}/org/app:1.0",
         ],
     }
     for name, images in pulled.items():
         hosts = world.scratch / f"kubespray-{name}"
-        for item in read[name]["containerd_registries_mirrors"]:
-            target = hosts / item["prefix"]
-            target.mkdir(parents=True)
-            lines = [f'server = "{item.get("server", "https://" + item["prefix"])}"\n']
-            lines += [
-                f'[host."{mirror["host"]}"]\n  capabilities = {json.dumps(mirror["capabilities"])}\n  skip_verify = false\n'
-                for mirror in item["mirrors"]
-            ]
-            (target / "hosts.toml").write_text("".join(lines))
+        hosts_of_kubespray(read[name]["containerd_registries_mirrors"], hosts)
         for image in images:
             world.check(f"{name} pulls {image}", lambda hosts=hosts, image=image: client.pull(hosts, image))
+
+
+def variables(world, name):
+    """The variables of a file, as Ansible fills them in."""
+    out = world.scratch / f"kubespray-{name}.json"
+    wanted = ", ".join(f"{key}={key} | default(none)" for key in KUBESPRAY)
+    task = {"dest": str(out), "mode": "0644", "content": f"{{{{ dict({wanted}) | to_json }}}}"}
+    play_of_one = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "connection": "local",
+        "tasks": [{"ansible.builtin.copy": task}],
+    }
+    playbook = world.scratch / "kubespray.yml"
+    playbook.write_text(json.dumps([play_of_one]))
+    play(world, "--inventory", "localhost,", "--extra-vars", f"@{DEPLOY / 'kubespray' / name}", playbook)
+    return json.loads(out.read_text())
+
+
+def hosts_of_kubespray(items, directory):
+    """What Kubespray writes for containerd from `containerd_registries_mirrors`."""
+    for item in items:
+        target = directory / item["prefix"]
+        target.mkdir(parents=True)
+        lines = [f'server = "{item.get("server", "https://" + item["prefix"])}"\n']
+        for mirror in item["mirrors"]:
+            capabilities = json.dumps(mirror["capabilities"])
+            lines.append(f'[host."{mirror["host"]}"]\n  capabilities = {capabilities}\n  skip_verify = false\n')
+        (target / "hosts.toml").write_text("".join(lines))

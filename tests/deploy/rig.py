@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 import tarfile
 import time
 
@@ -48,10 +47,18 @@ UPSTREAMS = {
     "quay.io": OTHER_PORT,
 }
 # Host names that are this machine.
-HOSTS = """127.0.0.1 localhost mirror.example.com registry.corp.example registry.example.com docker.io.registry.example.com
-127.0.0.1 ghcr.io.registry.example.com quay.io.registry.example.com registry.k8s.io.registry.example.com unknown.registry.example.com
-127.0.0.1 hub.example.com
-"""
+NAMES = [
+    "localhost",
+    "mirror.example.com",
+    "registry.corp.example",
+    "hub.example.com",
+    "registry.example.com",
+    "docker.io.registry.example.com",
+    "ghcr.io.registry.example.com",
+    "quay.io.registry.example.com",
+    "registry.k8s.io.registry.example.com",
+    "unknown.registry.example.com",
+]
 
 
 class Failure(Exception):
@@ -137,7 +144,7 @@ class World:
 
     def start(self):
         hosts = self.scratch / "hosts"
-        hosts.write_text(HOSTS)
+        hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in NAMES))
         run("mount", "--bind", hosts, "/etc/hosts")
         self.authority()
         self.registries = [
@@ -197,8 +204,7 @@ class World:
 
     def authority(self):
         """A CA, and a certificate for every host name that is this machine."""
-        names = sorted({name for line in HOSTS.splitlines() for name in line.split()[1:]})
-        (self.scratch / "san").write_text("subjectAltName=" + ",".join(f"DNS:{name}" for name in names))
+        (self.scratch / "san").write_text("subjectAltName=" + ",".join(f"DNS:{name}" for name in NAMES))
         directory = self.scratch / "tls"
         directory.mkdir()
         new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -393,7 +399,3 @@ def write_image(layout, content):
 
 def read_yaml(path):
     return yaml.safe_load((DEPLOY / path).read_text())
-
-
-if sys.version_info < (3, 11):
-    sys.exit("Python 3.11 is needed")
