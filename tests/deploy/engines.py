@@ -1,5 +1,6 @@
 """Docker Engine, its swarm, and Podman with its relatives."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -125,53 +126,51 @@ def holds_until_told(world):
     same(process.returncode, 0)
 
 
+@contextlib.contextmanager
+def registries_conf(world):
+    """The file of podman-crio, where Podman and Skopeo look for it."""
+    directory = world.scratch / "registries.conf.d"
+    directory.mkdir(exist_ok=True)
+    shutil.copy(DEPLOY / "podman-crio/50-entrepot.conf", directory)
+    run("mount", "--bind", directory, "/etc/containers/registries.conf.d")
+    try:
+        yield
+    finally:
+        run("umount", "/etc/containers/registries.conf.d")
+
+
+def podman_pull(world, store, name):
+    """Pulls into a store of that name."""
+    policy = world.scratch / "policy.json"
+    policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    root = world.scratch / f"podman-{store}"
+    run(
+        *("podman", "--root", root / "root", "--runroot", root / "run", "--tmpdir", root / "tmp"),
+        *("--storage-driver=vfs", "--events-backend=none"),
+        *("pull", "--quiet", "--signature-policy", policy, name),
+    )
+
+
 def podman(world):
     if not world.with_clients:
         return
     world.mirror()
-    directory = world.scratch / "registries.conf.d"
-    directory.mkdir()
-    shutil.copy(DEPLOY / "podman-crio/50-entrepot.conf", directory)
-    run("mount", "--bind", directory, "/etc/containers/registries.conf.d")
     names = (
         "docker.io/library/app:1.0",
         "ghcr.io/org/app:1.0",
         "quay.io/org/app:1.0",
         "registry.k8s.io/coredns/coredns:1.0",
     )
-    for name in names:
-        target = world.scratch / "skopeo" / name.partition("/")[0]
-        target.parent.mkdir(exist_ok=True)
-        world.check(
-            f"skopeo copies {name}",
-            lambda name=name, target=target: run(
-                "skopeo", "--insecure-policy", "copy", f"docker://{name}", f"dir:{target}"
-            ),
-        )
-    policy = world.scratch / "policy.json"
-    policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
-    storage = (
-        "--root",
-        world.scratch / "podman",
-        "--runroot",
-        world.scratch / "podman-run",
-        "--tmpdir",
-        world.scratch / "podman-tmp",
-    )
-    for name in names[::2]:
-        world.check(
-            f"podman pull {name}",
-            lambda name=name: run(
-                "podman",
-                *storage,
-                "--storage-driver=vfs",
-                "--events-backend=none",
-                "pull",
-                "--quiet",
-                "--signature-policy",
-                policy,
-                name,
-            ),
-        )
-    run("umount", "/etc/containers/registries.conf.d")
+    with registries_conf(world):
+        for name in names:
+            target = world.scratch / "skopeo" / name.partition("/")[0]
+            target.parent.mkdir(exist_ok=True)
+            world.check(
+                f"skopeo copies {name}",
+                lambda name=name, target=target: run(
+                    "skopeo", "--insecure-policy", "copy", f"docker://{name}", f"dir:{target}"
+                ),
+            )
+        for name in names[::2]:
+            world.check(f"podman pull {name}", lambda name=name: podman_pull(world, "folder", name))
     world.report.leave_out("CRI-O itself: not in Debian 12. It reads the file with the library of the other two")

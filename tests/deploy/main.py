@@ -15,6 +15,7 @@ import migrate
 import nodes
 import provision
 import rig
+import ways
 
 FOLDERS = {
     "containerd": nodes.containerd,
@@ -32,6 +33,8 @@ FOLDERS = {
     "ansible": provision.ansible,
     "migrate": migrate.tables,
 }
+# What is about several of them.
+ACROSS = {"every way in": ways.every_way_in}
 
 
 def readmes():
@@ -54,7 +57,7 @@ def readmes():
 
 def main(scratch, *arguments):
     with_clients = "--without-clients" not in arguments
-    wanted = [name for name in arguments if not name.startswith("--")] or list(FOLDERS)
+    wanted = [name for name in arguments if not name.startswith("--")] or [*FOLDERS, *ACROSS]
     report = rig.Report()
     folders = {entry.name for entry in rig.DEPLOY.iterdir() if entry.is_dir()}
     report.check("every folder of deploy/ is tried", lambda: rig.same(folders, set(FOLDERS)))
@@ -67,7 +70,7 @@ def main(scratch, *arguments):
             start = time.monotonic()
             report.folder = name
             try:
-                FOLDERS[name](world)
+                {**FOLDERS, **ACROSS}[name](world)
             except Exception:  # a folder that cannot be tried is a failure, and the next is tried all the same
                 report.fail("could be tried", traceback.format_exc())
             finally:

@@ -1,0 +1,81 @@
+"""One process, one image, every way in: upstream gives each digest once."""
+
+import json
+import re
+import shutil
+
+import engines
+import fronts
+import nodes
+import rig
+from rig import DEPLOY, holds, run, same
+
+IMAGE = "library/ways:1.0"
+# The listener that has a registry of its own.
+OWN_PORT = 5001
+
+
+def every_way_in(world):
+    if not world.with_clients:
+        return
+    world.push(rig.MAIN_PORT, IMAGE, "ways")
+    configuration = rig.read_yaml("nginx-caddy/entrepot.yaml")
+    configuration["listen"].append({"address": f"127.0.0.1:{OWN_PORT}", "upstream": "docker.io"})
+    world.mirror(configuration, port=None, listening=[3000, OWN_PORT])
+    fronts.start_nginx(world, (DEPLOY / "nginx-caddy/nginx.conf").read_text())
+    before = len(asked(world))
+
+    client = nodes.Containerd(world)
+    one = world.scratch / "ways-one"
+    shutil.copytree(DEPLOY / "containerd/docker.io", one / "docker.io")
+    name = f"docker.io/{IMAGE}"
+    world.check("containerd, _default", lambda: client.pull(DEPLOY / "containerd", name))
+    client = nodes.Containerd(world)
+    world.check("containerd, a file for the registry", lambda: client.pull(one, name))
+    # Where host names mean registries, one that means none is not Docker Hub's mirror.
+    daemon = world.scratch / "ways-daemon.json"
+    daemon.write_text((DEPLOY / "docker/daemon.json").read_text().replace("mirror.example.com", "127.0.0.1"))
+    for fact, reference in (
+        ("docker, registry-mirrors", "ways:1.0"),
+        ("docker, the registry in the path", f"127.0.0.1:3000/docker.io/{IMAGE}"),
+        ("docker, no registry at all", f"127.0.0.1:3000/{IMAGE}"),
+        ("docker, a port for the registry", f"127.0.0.1:{OWN_PORT}/{IMAGE}"),
+    ):
+        engine = engines.Engine(world, daemon)
+        world.check(fact, lambda engine=engine, reference=reference: engine.docker("pull", reference))
+    with engines.registries_conf(world):
+        world.check("podman, a mirror by prefix", lambda: engines.podman_pull(world, "ways", name))
+    certificates = world.scratch / "ways-certificates"
+    certificates.mkdir()
+    shutil.copy(world.tls / "ca.crt", certificates)
+    world.check(
+        "skopeo, a host name for the registry, over TLS",
+        lambda: run(
+            *("skopeo", "--insecure-policy", "copy", "--src-cert-dir", certificates),
+            *(f"docker://docker.io.registry.example.com/{IMAGE}", f"dir:{world.scratch / 'ways-skopeo'}"),
+        ),
+    )
+
+    def once():
+        # The manifest by its tag or by its digest.
+        blobs = [f"/v2/library/ways/blobs/{digest}" for digest in blobs_of(world, "ways")]
+        targets = asked(world)[before:]
+        same(sorted(target for target in targets if target in blobs), sorted(blobs))
+        same(len([target for target in targets if "/manifests/" in target]), 1)
+
+    world.check("upstream was asked once for each digest", once)
+
+
+def blobs_of(world, content):
+    """The digests of configuration and layers of an image."""
+    layout = world.scratch / "images" / content
+    manifest = json.loads((layout / "blobs/sha256" / world.images[content].removeprefix("sha256:")).read_text())
+    return [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
+
+
+def asked(world):
+    """What the stand-in was asked to give, in order."""
+    log = (world.scratch / f"registry-{rig.MAIN_PORT}.log").read_text()
+    found = re.findall(r'"GET (/v2/library/ways/\S+) HTTP/1.1" 200', log)
+    holds(log, "the stand-in writes no log")
+    return found
