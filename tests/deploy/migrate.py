@@ -40,7 +40,7 @@ def named_keys(text):
     documented = set(
         re.findall(r"^\| `([a-z_.<>\[\]]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
     )
-    named = set(re.findall(r"`((?:listen\[\]|upstreams\.<name>|manifests|cache)\.[a-z_.]+)`", text))
+    named = set(re.findall(r"`((?:listen\[\]|upstreams\.<name>|manifests|cache|authentication)\.[a-z_.]+)`", text))
     missing = {key for key in named if not any(key == each or each.startswith(f"{key}.") for each in documented)}
     planned = {key for key in missing if any(key == each or key.startswith(f"{each}.") for each in rig.PLANNED_KEYS)}
     same(missing - planned, set())
