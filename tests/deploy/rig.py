@@ -27,7 +27,6 @@ PLANNED_KEYS = {
     "cache.shared",
     "listen[].tls",
     "listen[].upstream",
-    "upstreams.<name>.access",
     "upstreams.<name>.credentials.exec",
     "upstreams.<name>.proxy",
     "upstreams.<name>.no_proxy",
