@@ -1,0 +1,89 @@
+"""Rules and dashboard ask for metrics that there are."""
+
+import json
+import re
+import unittest
+
+import chart
+import promql_parser
+import yaml
+from chart import ROOT, objects, of_kind, render
+
+# Counters and the build get a suffix when they are written, histograms have three names.
+SUFFIXES = ("", "_total", "_info", "_bucket", "_sum", "_count")
+
+
+# Told by the node set-up and the breakers, which are not in the program yet.
+AWAITED = {
+    "entrepot_node_mirror_configured", "entrepot_upstream_breakers_open", "entrepot_upstream_quota_remaining",
+}
+
+
+def known_metrics():
+    """The names that the program registers."""
+    names = set()
+    for file in (ROOT / "src" / "metrics").glob("*.rs"):
+        names |= set(re.findall(r'\.register\(\s*"(\w+)"', file.read_text()))
+    assert "requests" in names, "metrics are registered as they were"
+    return {f"entrepot_{name}{suffix}" for name in names for suffix in SUFFIXES} | AWAITED
+
+
+def rules():
+    values = {
+        "mode": "statefulset",
+        "persistence": {"enabled": True},
+        "nodeSetup": {"enabled": True},
+        "metrics": {"prometheusRule": {"enabled": True}},
+    }
+    (rule,) = of_kind(objects(render(values)[0]), "PrometheusRule")
+    return rule["spec"]["groups"][0]["rules"]
+
+
+def panels():
+    return json.loads((chart.CHART / "dashboards" / "entrepot.json").read_text())["panels"]
+
+
+class Monitoring(unittest.TestCase):
+    def expressions(self):
+        for rule in rules():
+            yield rule.get("alert", rule.get("record")), rule["expr"]
+        for panel in panels():
+            for target in panel["targets"]:
+                yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
+
+    def test_every_expression_is_promql(self):
+        for name, expression in self.expressions():
+            with self.subTest(name):
+                promql_parser.parse(expression)
+
+    def test_every_metric_exists(self):
+        known = known_metrics()
+        for name, expression in self.expressions():
+            for metric in re.findall(r"\bentrepot_\w+", expression):
+                with self.subTest(name):
+                    self.assertTrue(metric in known, f"nothing registers {metric}")
+
+    def test_every_alert_says_what_is_wrong(self):
+        alerts = [rule for rule in rules() if "alert" in rule]
+        self.assertGreaterEqual(len(alerts), 6)
+        for alert in alerts:
+            self.assertIn(alert["labels"]["severity"], ("info", "warning", "critical"))
+            self.assertTrue(alert["annotations"]["summary"] and alert["annotations"]["description"], alert)
+
+    def test_the_monitor_finds_the_service(self):
+        files = render({"metrics": {"serviceMonitor": {"enabled": True}}})[0]
+        documents = objects(files)
+        (monitor,) = of_kind(documents, "ServiceMonitor")
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        found = [s for s in of_kind(documents, "Service") if wanted.items() <= s["metadata"]["labels"].items()]
+        self.assertEqual(len(found), 1)
+        ports = [port["name"] for port in found[0]["spec"]["ports"]]
+        self.assertIn(monitor["spec"]["endpoints"][0]["port"], ports)
+
+    def test_the_dashboard_is_delivered_as_it_is(self):
+        (delivered,) = [
+            config for config in of_kind(objects(render({"grafanaDashboard": {"enabled": True}})[0]), "ConfigMap")
+            if config["metadata"]["name"].endswith("-dashboard")
+        ]
+        self.assertEqual(json.loads(delivered["data"]["entrepot.json"])["panels"], panels())
+        self.assertEqual(delivered["metadata"]["labels"]["grafana_dashboard"], "1")

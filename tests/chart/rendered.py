@@ -1,0 +1,247 @@
+"""What the chart renders is what Kubernetes takes, and what it promises."""
+
+import functools
+import json
+import unittest
+
+import chart
+import helm_python as helm
+import kubernetes_validate
+import yaml
+from chart import MODES, objects, of_kind, render
+
+# The oldest and the newest version that the chart is for and that there are schemas of.
+KUBERNETES = ("1.29", "1.37")
+
+# Their schemas are not Kubernetes' own.
+CUSTOM = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
+
+WORKLOADS = {"DaemonSet", "Deployment", "StatefulSet", "Job", "Pod"}
+
+
+@functools.cache
+def validated(text, version):
+    kubernetes_validate.validate(json.loads(text), version, strict=True)
+
+
+@functools.cache
+def all_rendered():
+    """Mode, names of options, objects and notes of every combination."""
+    result = []
+    for mode, names, values in chart.combinations():
+        try:
+            files, notes = render(values)
+        except helm.HelmError as refused:
+            raise AssertionError(f"{mode} with {names}: {refused}") from refused
+        result.append((mode, names, objects(files), notes))
+    return result
+
+
+def pods(documents):
+    """Kind, name and pod of everything that makes one."""
+    for document in documents:
+        if document["kind"] in WORKLOADS:
+            template = document if document["kind"] == "Pod" else document["spec"]["template"]
+            yield document["kind"], document["metadata"]["name"], template
+
+
+def mirror_pod(documents):
+    """The pod that serves."""
+    name = of_kind(documents, "Service")[0]["metadata"]["name"]
+    return next(pod for _, found, pod in pods(documents) if found == name)
+
+
+class WhatIsRendered(unittest.TestCase):
+    def test_helm_finds_nothing_to_complain_about(self):
+        for version in KUBERNETES:
+            report = helm.lint(chart.CHART, strict=True, kube_version=f"v{version}.0")
+            self.assertEqual(report["errors"], [])
+            self.assertEqual([m for m in report["messages"] if m["severity"] > 1], [])
+
+    def test_every_combination_is_valid_in_the_oldest_and_the_newest_kubernetes(self):
+        count = 0
+        for mode, names, documents, _ in all_rendered():
+            for document in documents:
+                if document["kind"] in CUSTOM:
+                    continue
+                document = self.as_old_as_needed(document)
+                for version in KUBERNETES:
+                    try:
+                        validated(json.dumps(document, sort_keys=True), version)
+                    except kubernetes_validate.ValidationError as wrong:
+                        place = ".".join(map(str, wrong.path))
+                        self.fail(f"{mode} with {names}: {document['kind']} {place} in {version}: {wrong.message}")
+            count += 1
+        print(f"{count} combinations, {validated.cache_info().currsize} different objects ", end="")
+
+    @staticmethod
+    def as_old_as_needed(document):
+        """Without what the chart renders only for a cluster that is new enough."""
+        if document["kind"] == "Service" and "trafficDistribution" in document["spec"]:
+            document = {**document, "spec": dict(document["spec"])}
+            del document["spec"]["trafficDistribution"]
+        return document
+
+    def test_names_are_unique_and_belong_to_the_release(self):
+        for mode, names, documents, _ in all_rendered():
+            seen = [(document["kind"], document["metadata"]["name"]) for document in documents]
+            self.assertEqual(len(seen), len(set(seen)), (mode, names))
+            for document in documents:
+                labels = document["metadata"]["labels"]
+                self.assertEqual(labels["app.kubernetes.io/instance"], "mirror", document)
+
+    def test_selectors_find_their_pods_and_no_others(self):
+        for mode, names, documents, _ in all_rendered():
+            found = [(name, pod["metadata"]["labels"]) for _, name, pod in pods(documents)]
+            serving = mirror_pod(documents)["metadata"]["labels"]
+            for document in documents:
+                spec = document.get("spec", {})
+                if document["kind"] == "Service":
+                    selected, wanted = spec["selector"], [serving]
+                elif document["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
+                    selected = spec.get("selector", spec.get("podSelector"))["matchLabels"]
+                    wanted = [serving]
+                elif document["kind"] in ("DaemonSet", "Deployment", "StatefulSet"):
+                    selected = spec["selector"]["matchLabels"]
+                    wanted = [spec["template"]["metadata"]["labels"]]
+                else:
+                    continue
+                chosen = [labels for _, labels in found if selected.items() <= labels.items()]
+                self.assertEqual(chosen, wanted, (mode, names, document["kind"]))
+
+    def test_every_volume_that_is_mounted_is_there_and_used(self):
+        for mode, names, documents, _ in all_rendered():
+            claims = [
+                claim["metadata"]["name"]
+                for stateful in of_kind(documents, "StatefulSet")
+                for claim in stateful["spec"].get("volumeClaimTemplates", [])
+            ]
+            made = {
+                (document["kind"], document["metadata"]["name"])
+                for document in documents
+                if document["kind"] in ("ConfigMap", "Secret", "PersistentVolumeClaim")
+            }
+            for kind, name, pod in pods(documents):
+                volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+                containers = pod["spec"]["containers"] + pod["spec"].get("initContainers", [])
+                mounted = {mount["name"] for c in containers for mount in c.get("volumeMounts", [])}
+                there = set(volumes) | set(claims if kind == "StatefulSet" else [])
+                self.assertEqual(mounted, there, (mode, names, name))
+                for volume in volumes.values():
+                    self.assert_source(volume, made, (mode, names))
+
+    def assert_source(self, volume, made, context):
+        """What a volume is made from comes with the chart, unless the operator named it."""
+        others = {"mine", "regcred", "corp", "cache"}
+        for kind, (field, name) in {
+            "ConfigMap": ("configMap", "name"),
+            "Secret": ("secret", "secretName"),
+            "PersistentVolumeClaim": ("persistentVolumeClaim", "claimName"),
+        }.items():
+            if field in volume and volume[field][name] not in others:
+                self.assertIn((kind, volume[field][name]), made, context)
+
+    def test_the_serving_pod_is_restricted(self):
+        for mode, names, documents, _ in all_rendered():
+            pod = mirror_pod(documents)["spec"]
+            self.assertEqual(restricted(pod, pod["containers"]), [], (mode, names)) if not excepted(names) else None
+            self.assertFalse(pod["automountServiceAccountToken"], (mode, names))
+            self.assertTrue(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"])
+
+    def test_what_changes_nodes_has_root_but_no_capability_and_only_the_directories_it_needs(self):
+        for mode, names, documents, _ in all_rendered():
+            for _, name, pod in pods(documents):
+                for container in pod["spec"].get("initContainers", []):
+                    security = container["securityContext"]
+                    self.assertEqual(security["capabilities"], {"drop": ["ALL"]})
+                    self.assertFalse(security["allowPrivilegeEscalation"])
+                    mounts = {m["mountPath"]: m.get("readOnly", False) for m in container["volumeMounts"]}
+                    self.assertEqual(mounts, {"/host/etc/containerd": True, "/host/etc/containerd/certs.d": False}, name)
+
+    def test_nodes_are_set_up_by_default_in_daemonset_mode_alone(self):
+        for mode in MODES:
+            documents = objects(render({"mode": mode})[0])
+            set_up = [c for _, _, pod in pods(documents) for c in pod["spec"].get("initContainers", [])]
+            self.assertEqual([c["name"] for c in set_up], ["node-cleanup", "node-setup"] if mode == "daemonset" else [])
+
+    def test_what_nodes_are_told_is_where_the_mirror_is(self):
+        for values, url in [
+            ({}, "http://$(NODE_IP):30300"),
+            ({"service": {"nodePort": 31000}}, "http://$(NODE_IP):31000"),
+            ({"hostPort": {"enabled": True, "port": 5000}}, "http://127.0.0.1:5000"),
+            ({"hostPort": {"enabled": True, "hostIP": ""}}, "http://$(NODE_IP):3000"),
+            ({"nodeSetup": {"mirror": "https://mirror.example.com"}}, "https://mirror.example.com"),
+        ]:
+            pod = mirror_pod(objects(render(values)[0]))
+            arguments = pod["spec"]["initContainers"][0]["args"]
+            self.assertEqual(arguments, ["node", "install", "--root", "/host", "--mirror", url])
+
+    def test_only_what_is_not_reloaded_restarts_the_pods(self):
+        def template(values):
+            return mirror_pod(objects(render(values)[0]))
+
+        def with_config(config):
+            return template({"config": config})
+
+        plain = with_config({})
+        self.assertEqual(plain, with_config({"default_upstream": "quay.io"}))
+        self.assertNotEqual(plain, with_config({"listen": [{"address": "0.0.0.0:3000"}]}))
+        some = template({"credentials": {"a": {"username": "b", "password": "c"}}})
+        self.assertEqual(some, template({"credentials": {"a": {"username": "b", "password": "d"}}}))
+        first = template({"ca": {"bundle": "a"}})
+        self.assertNotEqual(first, template({"ca": {"bundle": "b"}}))
+
+    def test_listeners_have_ports_on_pod_and_service(self):
+        config = {"listen": [{"address": "[::]:8080"}, {"address": "127.0.0.1:5001", "upstream": "quay.io"}]}
+        documents = objects(render({"config": config})[0])
+        ports = mirror_pod(documents)["spec"]["containers"][0]["ports"]
+        self.assertEqual([(p["name"], p["containerPort"]) for p in ports], [("http", 8080), ("port-5001", 5001)])
+        service = of_kind(documents, "Service")[0]["spec"]["ports"]
+        self.assertEqual(
+            [(p["port"], p["targetPort"], p.get("nodePort")) for p in service],
+            [(3000, "http", 30300), (5001, "port-5001", None)],
+        )
+
+    def test_pull_secrets_become_part_of_the_configuration(self):
+        values = {
+            "config": {"upstreams": {"ghcr.io": {"realms": ["a"]}}},
+            "registryPullSecrets": [{"secret": "regcred", "upstreams": ["ghcr.io"]}],
+        }
+        documents = objects(render(values)[0])
+        config = yaml.safe_load(of_kind(documents, "ConfigMap")[0]["data"]["entrepot.yaml"])
+        file = "/etc/entrepot-pull-secrets/regcred/.dockerconfigjson"
+        self.assertEqual(
+            config["upstreams"], {"ghcr.io": {"realms": ["a"], "credentials": {"docker_config": file}}}
+        )
+
+    def test_notes_name_the_next_command(self):
+        for mode, names, documents, notes in all_rendered():
+            name = of_kind(documents, "Service")[0]["metadata"]["name"]
+            self.assertIn(f"rollout status {mode}/{name}", notes, names)
+            self.assertIn("helm test mirror --namespace registry", notes)
+
+
+def excepted(names):
+    """These ask for what restricted pods do not get."""
+    return {"host-path", "host-port", "host-port-everywhere"} & set(names)
+
+
+def restricted(pod, containers):
+    """Where `containers` of `pod` are not what the restricted pod security standard allows."""
+    problems = []
+    security = pod["securityContext"]
+    if not security["runAsNonRoot"] or security["runAsUser"] == 0:
+        problems.append("runs as root")
+    if security["seccompProfile"] != {"type": "RuntimeDefault"}:
+        problems.append("seccompProfile")
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(field):
+            problems.append(field)
+    for container in containers:
+        own = container["securityContext"]
+        if own["allowPrivilegeEscalation"] or own["capabilities"] != {"drop": ["ALL"]}:
+            problems.append("privileges")
+        problems += ["hostPort" for port in container["ports"] if "hostPort" in port]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        problems += [v["name"] for v in pod["volumes"] if "hostPath" in v and v["name"] in mounted]
+    return problems
