@@ -1,12 +1,15 @@
 //! The `entrepot` command: flags → configuration → log → mirror, until a signal ends it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use entrepot::cli::health::{self, HealthError};
+use entrepot::cli::probe::Probe;
 use entrepot::cli::{Hangup, Signals, logging};
 use entrepot::clock::Clock;
-use entrepot::config::{self, Arguments, Config, Files, LogFormat, Reading};
+use entrepot::config::{self, Arguments, Command, Config, Files, LogFormat, Reading};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -25,6 +28,19 @@ fn main() -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { BAD_USAGE } else { 0 });
         }
     };
+    match &arguments.command {
+        None => {}
+        Some(Command::Hold { time }) => return told(hold(time.map(Into::into))),
+        Some(Command::Health {
+            mirror: Some(url),
+            pull,
+        }) => {
+            let probe = Probe::of_url(url).map_err(HealthError::from);
+            return told(probe.and_then(|probe| health_of(&probe, pull.as_deref())));
+        }
+        // Which mirror, the configuration says.
+        Some(Command::Health { mirror: None, .. }) => {}
+    }
     let Reading { config, files } = Config::read(&arguments, &config::environment);
     let config = match config {
         Ok(config) => config,
@@ -33,6 +49,13 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
+    if let Some(Command::Health { pull, .. }) = &arguments.command {
+        let probes = config
+            .listen
+            .first()
+            .map(|listener| Probe::of_listener(listener.address));
+        return told(probes.map_or(Ok(()), |probe| health_of(&probe, pull.as_deref())));
+    }
     let filter = config.log.filter.clone();
     match config.log.format {
         LogFormat::Text => logging::start_text(filter),
@@ -51,6 +74,47 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The exit code of a command that ended with `outcome`, once its failure is told.
+fn told<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("entrepot: {failure:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks the mirror whether it is ready and, if wanted, for an image.
+fn health_of(mirror: &Probe, image: Option<&str>) -> Result<(), HealthError> {
+    health::ready(mirror)?;
+    if let Some(image) = image {
+        let pulled = health::pull(mirror, image)?;
+        eprintln!(
+            "{image}: {} objects, {} bytes, every one of them right",
+            pulled.objects, pulled.bytes
+        );
+    }
+    Ok(())
+}
+
+/// Waits for a signal, or until `time` is over.
+fn hold(time: Option<Duration>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        // No signal within the time is as good an end as one.
+        match time {
+            Some(time) => drop(tokio::time::timeout(time, signals.next()).await),
+            None => drop(signals.next().await),
+        }
+        Ok(())
+    })
 }
 
 /// Runs the mirror until a signal ends it, and keeps it up with its configuration meanwhile.

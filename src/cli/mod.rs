@@ -1,7 +1,9 @@
-//! What surrounds the mirror while it runs as a command: its log, and the signals that end it or tell it to look at its
-//! configuration.
+//! What surrounds the mirror while it runs as a command: its log, the signals that end it or tell it to look at its
+//! configuration, and the commands beside it.
 
+pub mod health;
 pub mod logging;
+pub mod probe;
 
 mod signals;
 pub use signals::{Hangup, Signals};

@@ -1,6 +1,6 @@
 //! The flags.
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 
 // Every value stays a text here: it is held against its rule together with everything else that is configured, so
 // that all problems are told at once.
@@ -84,4 +84,30 @@ pub struct Arguments {
     /// Print the version
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
+
+    /// What to do instead of running the mirror.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do beside running the mirror.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Ask the mirror of this configuration whether it is ready, and exit with 0 or 1
+    Health {
+        /// Another mirror: http, a host and its port
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+
+        /// An image to pull through it as well, every byte of it, for this machine's platform
+        #[arg(long, value_name = "IMAGE")]
+        pull: Option<String>,
+    },
+
+    /// Do nothing until a signal ends it, as the rest of a pod whose work is done
+    Hold {
+        /// End after this time anyway
+        #[arg(long = "for", value_name = "TIME")]
+        time: Option<humantime::Duration>,
+    },
 }

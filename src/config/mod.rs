@@ -15,7 +15,7 @@ use crate::registry::{Authentication, Ways};
 use crate::upstream;
 
 mod arguments;
-pub use arguments::Arguments;
+pub use arguments::{Arguments, Command};
 
 mod problem;
 pub use problem::{Place, Problem, Problems};

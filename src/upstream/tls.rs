@@ -1,21 +1,38 @@
 //! Whose certificates are believed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// The certificate authorities every upstream is checked against: the system's (`SSL_CERT_FILE` and `SSL_CERT_DIR`
-/// included), else the ones compiled in, because an image made from scratch has none.
+/// Where distributions keep the certificate authorities of the system: Debian, Alpine and Arch; Fedora and Red Hat;
+/// SUSE; the rest.
+const SYSTEM_STORES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The certificate authorities every upstream is checked against: the system's, or what `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` name in their place. Where the system has none, as in an image made from scratch, the ones compiled in
+/// come as well: else one more authority would put out all others.
 pub(super) fn usual_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
+    let has_system_store = SYSTEM_STORES.iter().any(|store| Path::new(store).exists());
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "some certificate authorities of the system cannot be read");
     }
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
+    roots_of(found.certs, has_system_store)
+}
+
+/// `found`, and the ones compiled in where they are needed.
+fn roots_of(found: Vec<CertificateDer<'static>>, has_system_store: bool) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    if roots.is_empty() || !has_system_store {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
@@ -65,13 +82,26 @@ mod tests {
         ));
     }
 
-    #[test]
-    fn a_certificate_authority_is_added_to_the_others() {
+    fn authority() -> rcgen::Certificate {
         let key = rcgen::KeyPair::generate().expect("a key");
         let parameters = rcgen::CertificateParams::new(vec!["ca.example".to_owned()]);
         let certificate = parameters.expect("parameters").self_signed(&key);
-        let pem = certificate.expect("a certificate").pem();
-        let roots = with_authorities(&RootCertStore::empty(), pem.as_bytes());
+        certificate.expect("a certificate")
+    }
+
+    #[test]
+    fn a_certificate_authority_is_added_to_the_others() {
+        let roots = with_authorities(&RootCertStore::empty(), authority().pem().as_bytes());
         assert_eq!(roots.expect("one certificate").len(), 1);
+    }
+
+    #[test]
+    fn the_roots_compiled_in_stay_where_the_system_has_none() {
+        let compiled_in = webpki_roots::TLS_SERVER_ROOTS.len();
+        let one = || vec![authority().der().clone()];
+        assert_eq!(roots_of(one(), true).len(), 1);
+        assert_eq!(roots_of(one(), false).len(), 1 + compiled_in);
+        assert_eq!(roots_of(Vec::new(), true).len(), compiled_in);
+        assert_eq!(roots_of(Vec::new(), false).len(), compiled_in);
     }
 }

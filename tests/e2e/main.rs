@@ -21,6 +21,7 @@ mod skopeo;
 
 mod credentials;
 mod crowds;
+mod health;
 mod overlap;
 mod reload;
 mod restart;

@@ -57,8 +57,8 @@ spec:
           value: /etc/entrepot-credentials/credentials.yaml
         {{- end }}
         {{- if include "entrepot.hasCa" . }}
-        - name: SSL_CERT_DIR
-          value: /etc/entrepot-ca
+        - name: SSL_CERT_FILE
+          value: /etc/entrepot-ca/ca.crt
         {{- end }}
         {{- with .Values.proxy.httpProxy }}
         - name: HTTP_PROXY

@@ -72,7 +72,7 @@ impl Containerd {
     }
 
     /// What the kubelet does: `PullImage` of the Container Runtime Interface, over the socket. Returns the image's id.
-    fn pull_by_cri(&self, reference: &str) -> String {
+    pub(super) fn pull_by_cri(&self, reference: &str) -> String {
         let image = field(1, reference.as_bytes());
         let answer = self.call("PullImage", &field(1, &image));
         let (tag, len) = (answer[0], usize::from(answer[1]));

@@ -1,6 +1,7 @@
 //! What takes privileges: clients that unpack what they pull, and filesystems of our own, and another process's
 //! system calls.
 
+mod chart;
 mod containerd;
 mod docker;
 mod podman;

@@ -12,7 +12,7 @@ use super::process::{Daemon, accepts, command, daemon_with_own_mounts, free_port
 use super::upstream::EXAMPLE;
 
 /// The built binary.
-const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
 
 /// Longest wait for what the mirror does behind an answer.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -60,7 +60,17 @@ impl Mirror {
             .arg(format!("--cache-dir={}", cache.display()))
             .arg(format!("--port={port}"))
             .args(flags);
-        let mut daemon = Daemon::start("mirror", &mut runner, directory);
+        Self::started(&mut runner, directory, port, cache)
+    }
+
+    /// The mirror that `command` becomes, on `port`, with its cache in `cache`; its log goes below `directory`.
+    pub(crate) fn started(
+        command: &mut Command,
+        directory: &Path,
+        port: u16,
+        cache: PathBuf,
+    ) -> Self {
+        let mut daemon = Daemon::start("mirror", command, directory);
         daemon.wait_until(|| accepts(port) && is_ready(port));
         Self {
             daemon,

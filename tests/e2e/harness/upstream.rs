@@ -63,6 +63,11 @@ impl Upstream {
         ]
     }
 
+    /// What `ENTREPOT_UPSTREAM` says for both namespaces.
+    pub(crate) fn variable(&self) -> String {
+        format!("{EXAMPLE}={} {HUB}={}", self.example.url(), self.hub.url())
+    }
+
     /// A mirror with its cache below `directory` that knows both namespaces.
     pub(crate) fn mirror(&self, directory: &Path) -> Mirror {
         Mirror::start(directory, &self.flags())
