@@ -10,6 +10,7 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::containerd::Containerd;
 use crate::harness::images::native_architecture;
@@ -26,13 +27,11 @@ const CAPABILITIES: &str = "-all,+sys_chroot,+setuid,+setgid";
 /// Where an image keeps the binary.
 const ENTRYPOINT: &str = "/entrepot";
 
+/// What every object has.
 #[derive(Deserialize)]
 struct Object {
     kind: String,
     metadata: Metadata,
-    #[serde(default)]
-    data: BTreeMap<String, String>,
-    spec: Option<Workload>,
 }
 
 #[derive(Deserialize)]
@@ -40,9 +39,20 @@ struct Metadata {
     name: String,
 }
 
+/// A `ConfigMap` or `Secret`.
+#[derive(Deserialize)]
+struct Data {
+    data: BTreeMap<String, String>,
+}
+
 #[derive(Deserialize)]
 struct Workload {
-    template: Option<Template>,
+    spec: WorkloadSpec,
+}
+
+#[derive(Deserialize)]
+struct WorkloadSpec {
+    template: Template,
 }
 
 #[derive(Deserialize)]
@@ -113,56 +123,49 @@ struct SecretVolume {
     secret_name: String,
 }
 
-/// A release, as Helm has rendered it.
-struct Release(Vec<Object>);
+/// A release, as Helm has rendered it: the YAML of every object.
+struct Release(Vec<String>);
 
 impl Release {
     fn read(mode: &str) -> Self {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart/golden");
         let text = fs::read_to_string(golden.join(format!("{mode}.yaml"))).unwrap();
-        let documents = text.split("\n---\n");
-        let objects = documents.filter(|document| document.contains("metadata:"));
-        Self(
-            objects
-                .map(|document| {
-                    // Only what runs a mirror is read; the rest has other shapes.
-                    serde_yaml::from_str(document)
-                        .unwrap_or_else(|error| panic!("{error}:\n{document}"))
-                })
-                .collect(),
-        )
+        Self(text.split("\n---\n").map(str::to_owned).collect())
     }
 
     /// The pod that serves.
-    fn mirror(&self, kind: &str) -> &Pod {
-        let workload = self.named(kind, "mirror-entrepot").spec.as_ref().unwrap();
-        &workload.template.as_ref().unwrap().spec
+    fn mirror(&self, kind: &str) -> Pod {
+        let workload: Workload = self.named(kind, "mirror-entrepot");
+        workload.spec.template.spec
     }
 
-    fn named(&self, kind: &str, name: &str) -> &Object {
+    fn named<T: DeserializeOwned>(&self, kind: &str, name: &str) -> T {
         let mut objects = self.0.iter();
-        objects
-            .find(|object| object.kind == kind && object.metadata.name == name)
-            .unwrap_or_else(|| panic!("no {kind} {name}"))
+        let is_it = |text: &&String| {
+            serde_yaml::from_str(text)
+                .is_ok_and(|object: Object| object.kind == kind && object.metadata.name == name)
+        };
+        let text = objects.find(is_it);
+        serde_yaml::from_str(text.unwrap_or_else(|| panic!("no {kind} {name}"))).unwrap()
     }
 
     /// The files of a volume; `None` where it is one to write to.
     fn files(&self, volume: &Volume) -> Option<Vec<(String, Vec<u8>)>> {
         if let Some(config) = &volume.config_map {
-            let data = &self.named("ConfigMap", &config.name).data;
-            let files = data.iter();
+            let config: Data = self.named("ConfigMap", &config.name);
+            let files = config.data.into_iter();
             return Some(
                 files
-                    .map(|(name, text)| (name.clone(), text.clone().into_bytes()))
+                    .map(|(name, text)| (name, text.into_bytes()))
                     .collect(),
             );
         }
         let secret = volume.secret.as_ref()?;
-        let data = &self.named("Secret", &secret.secret_name).data;
-        let files = data.iter();
+        let secret: Data = self.named("Secret", &secret.secret_name);
+        let files = secret.data.into_iter();
         Some(
             files
-                .map(|(name, encoded)| (name.clone(), STANDARD.decode(encoded).unwrap()))
+                .map(|(name, encoded)| (name, STANDARD.decode(encoded).unwrap()))
                 .collect(),
         )
     }
@@ -264,7 +267,7 @@ fn containerd_pulls_through(mode: &str, kind: &str) {
     let upstream = Upstream::start(directory.path());
     let release = Release::read(mode);
     let pod = release.mirror(kind);
-    let volumes = volumes(&release, pod, directory.path());
+    let volumes = volumes(&release, &pod, directory.path());
     let authority = volumes["config"].join("ca.pem");
     fs::copy(&upstream.certificates.authority, &authority).unwrap();
     fs::set_permissions(&authority, Permissions::from_mode(0o444)).unwrap();
@@ -277,7 +280,7 @@ fn containerd_pulls_through(mode: &str, kind: &str) {
         ("ENTREPOT_UPSTREAM_CA", "/etc/entrepot/ca.pem".to_owned()),
     ];
     let root = directory.path().join("root");
-    let mut command = container(pod, &volumes, &root, &more);
+    let mut command = container(&pod, &volumes, &root, &more);
     let mirror = Mirror::started(
         &mut command,
         directory.path(),
