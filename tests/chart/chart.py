@@ -12,7 +12,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 MODES = ("daemonset", "deployment", "statefulset")
 
-# What can be asked for beside the mode; `None` in a mode that refuses it.
+# What can be asked for beside the mode.
 CREDENTIALS = {"ghcr.io/my-org": {"username": "me", "password": "p:a#s's"}}
 OPTIONS = {
     "fullname": {"fullnameOverride": "images", "podLabels": {"team": "a"}, "podAnnotations": {"b": "c"}},
@@ -86,11 +86,13 @@ OPTIONS = {
     },
 }
 
-# What does not go together, by option or mode and option: the chart says so.
+# What does not go together, by mode and option and by options: the chart says so.
 REFUSED_IN = {("daemonset", "claim"), ("daemonset", "shared-claim"), ("statefulset", "existing-claim")}
 EXCLUSIVE = [
     {"credentials", "existing-secret"},
-    {"existing-claim", "statefulset"},
+    {"ca-bundle", "ca-secret"},
+    {"ca-bundle", "ca-config-map"},
+    {"ca-secret", "ca-config-map"},
 ]
 
 
@@ -129,5 +131,5 @@ def combinations():
         names = [name for name in OPTIONS if (mode, name) not in REFUSED_IN]
         for count in (0, 1, 2):
             for chosen in itertools.combinations(names, count):
-                if not any(pair <= {mode, *chosen} for pair in EXCLUSIVE):
+                if set(chosen) not in EXCLUSIVE:
                     yield mode, chosen, merged({"mode": mode}, *(OPTIONS[name] for name in chosen))

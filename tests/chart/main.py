@@ -1,6 +1,7 @@
 """Tests of the chart; see `run` beside this file."""
 
 import sys
+import tomllib
 import unittest
 
 import chart
@@ -10,7 +11,11 @@ from chart import GOLDEN, MODES
 
 # What the golden files show of each mode.
 GOLDEN_VALUES = {
-    "daemonset": {"mode": "daemonset", "credentials": chart.CREDENTIALS},
+    "daemonset": {
+        "mode": "daemonset",
+        "credentials": chart.CREDENTIALS,
+        "config": {"default_upstream": "docker.io", "manifests": {"ttl": "5m"}},
+    },
     "deployment": {
         "mode": "deployment",
         "persistence": {"enabled": True},
@@ -54,6 +59,11 @@ class WhatIsWritten(unittest.TestCase):
 
     def test_the_readme_lists_the_values(self):
         self.assertEqual(readme.current(), readme.expected(), "tests/chart/run --regenerate")
+
+    def test_chart_and_program_are_of_one_version(self):
+        program = tomllib.loads((chart.ROOT / "Cargo.toml").read_text())["package"]["version"]
+        described = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+        self.assertEqual(described["appVersion"], program)
 
     def test_every_value_is_explained_or_says_it_itself(self):
         known = {

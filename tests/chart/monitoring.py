@@ -13,10 +13,8 @@ from chart import ROOT, objects, of_kind, render
 SUFFIXES = ("", "_total", "_info", "_bucket", "_sum", "_count")
 
 
-# Told by the node set-up and the breakers, which are not in the program yet.
-AWAITED = {
-    "entrepot_node_mirror_configured", "entrepot_upstream_breakers_open", "entrepot_upstream_quota_remaining",
-}
+# Reported by the set-up of nodes, which registers it elsewhere.
+AWAITED = {"entrepot_node_mirror_configured"}
 
 
 def known_metrics():
