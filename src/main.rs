@@ -29,7 +29,6 @@ fn main() -> ExitCode {
         }
     };
     match &arguments.command {
-        None => {}
         Some(Command::Hold { time }) => return told(hold(time.map(Into::into))),
         Some(Command::Health {
             mirror: Some(url),
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
             return told(probe.and_then(|probe| health_of(&probe, pull.as_deref())));
         }
         // Which mirror, the configuration says.
-        Some(Command::Health { mirror: None, .. }) => {}
+        None | Some(Command::Health { mirror: None, .. }) => {}
     }
     let Reading { config, files } = Config::read(&arguments, &config::environment);
     let config = match config {

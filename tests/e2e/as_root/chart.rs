@@ -63,18 +63,20 @@ struct Template {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Pod {
-    security_context: User,
+    security_context: Identity,
     containers: Vec<Container>,
     #[serde(default)]
     volumes: Vec<Volume>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct User {
-    run_as_user: u32,
-    run_as_group: u32,
-    fs_group: u32,
+struct Identity {
+    #[serde(rename = "runAsUser")]
+    user: u32,
+    #[serde(rename = "runAsGroup")]
+    group: u32,
+    #[serde(rename = "fsGroup")]
+    volumes: u32,
 }
 
 #[derive(Deserialize)]
@@ -104,7 +106,8 @@ struct Variable {
 #[serde(rename_all = "camelCase")]
 struct Mount {
     name: String,
-    mount_path: String,
+    #[serde(rename = "mountPath")]
+    path: String,
     #[serde(default)]
     read_only: bool,
 }
@@ -173,7 +176,7 @@ impl Release {
 
 /// Makes the volumes of `pod` below `directory`, owned and open as a node's are.
 fn volumes(release: &Release, pod: &Pod, directory: &Path) -> BTreeMap<String, PathBuf> {
-    let group = Some(pod.security_context.fs_group);
+    let group = Some(pod.security_context.volumes);
     let mut made = BTreeMap::new();
     for mount in &pod.containers[0].volume_mounts {
         let path = directory.join(&mount.name);
@@ -210,11 +213,12 @@ fn container(
     fs::copy(BINARY, root.join("entrepot")).unwrap();
 
     let root = root.display();
-    let mut script = format!("set -e\nmount --bind {root} {root}\n");
+    let mut script = vec!["set -e".to_owned(), format!("mount --bind {root} {root}")];
     let mut bind = |source: &str, target: &str, read_only: bool| {
-        script += &format!("mkdir -p {root}{target}\nmount --bind {source} {root}{target}\n");
+        script.push(format!("mkdir -p {root}{target}"));
+        script.push(format!("mount --bind {source} {root}{target}"));
         if read_only {
-            script += &format!("mount -o remount,bind,ro {root}{target}\n");
+            script.push(format!("mount -o remount,bind,ro {root}{target}"));
         }
     };
     for library in LIBRARIES {
@@ -222,15 +226,15 @@ fn container(
     }
     for mount in &container.volume_mounts {
         let source = volumes[&mount.name].display().to_string();
-        bind(&source, &mount.mount_path, mount.read_only);
+        bind(&source, &mount.path, mount.read_only);
     }
     if container.security_context.read_only_root_filesystem {
-        script += &format!("mount -o remount,bind,ro {root}\n");
+        script.push(format!("mount -o remount,bind,ro {root}"));
     }
-    script += "exec \"$@\"\n";
+    script.push(r#"exec "$@""#.to_owned());
 
     let mut command = daemon_with_own_mounts("sh");
-    command.args(["-c", &script, "sh", "/usr/bin/env", "-i"]);
+    command.args(["-c", &script.join("\n"), "sh", "/usr/bin/env", "-i"]);
     for Variable { name, value } in &container.env {
         command.arg(format!("{name}={value}"));
     }
@@ -241,11 +245,8 @@ fn container(
         .args(["/usr/bin/setpriv", "--no-new-privs", "--inh-caps=-all"])
         .arg(format!("--bounding-set={CAPABILITIES}"))
         .arg("/usr/sbin/chroot")
-        .arg(format!(
-            "--userspec={}:{}",
-            user.run_as_user, user.run_as_group
-        ))
-        .arg(format!("--groups={}", user.fs_group))
+        .arg(format!("--userspec={}:{}", user.user, user.group))
+        .arg(format!("--groups={}", user.volumes))
         .arg(root.to_string())
         .arg(ENTRYPOINT)
         .args(&container.args);
