@@ -34,9 +34,9 @@ pub mod oci;
 pub mod single_flight;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use cache::Cache;
@@ -45,7 +45,7 @@ use config::Config;
 use metrics::Metrics;
 use registry::{CurrentRegistry, Registry};
 use reload::{Fixed, Reload};
-use server::{BindError, Drained, Limits};
+use server::{BindError, Drained, Limits, Listener, TlsError, TlsFiles};
 use storage::Local;
 use upstream::Upstreams;
 
@@ -65,12 +65,15 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificates of a listener cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A mirror that listens, and does not answer yet.
 #[derive(Debug)]
 pub struct Mirror {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
     registry: CurrentRegistry,
     upstreams: Upstreams,
@@ -99,9 +102,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for listen in config.listen {
-        let listener = server::bind(listen.address)?;
-        addresses.push(listener.local_addr().unwrap_or(listen.address));
-        listeners.push(listener);
+        let socket = server::bind(listen.address)?;
+        addresses.push(socket.local_addr().unwrap_or(listen.address));
+        let tls = listen.tls.map(TlsFiles::load).transpose()?.map(Arc::new);
+        listeners.push(Listener { socket, tls });
     }
     let cache = Cache::new(storage, config.tags, clock.clone(), metrics.clone());
     let registry = Registry::new(

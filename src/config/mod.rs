@@ -12,6 +12,7 @@ use tracing_subscriber::filter::Targets;
 use crate::cache::TagPolicy;
 use crate::oci::Namespace;
 use crate::registry::{Authentication, Ways};
+use crate::server::TlsFiles;
 use crate::upstream;
 
 mod arguments;
@@ -38,6 +39,7 @@ mod reader;
 mod credentials;
 mod routing;
 mod tags;
+mod tls;
 mod upstreams;
 mod value;
 mod written;
@@ -86,6 +88,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// The registry that is meant there where a request names none; canonical.
     pub upstream: Option<Namespace>,
+    /// What connections there are encrypted with; `None` takes them as they are.
+    pub tls: Option<TlsFiles>,
 }
 
 /// How and what to log.

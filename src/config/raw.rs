@@ -5,6 +5,7 @@ use super::credentials::RawCredential;
 use super::problem::Place;
 use super::reader::Section;
 use super::tags::{RawTagRule, RawTerms};
+use super::tls::RawTls;
 use super::written::Written;
 
 /// The file as it was written.
@@ -30,6 +31,7 @@ pub(super) struct RawListen {
     pub(super) place: Place,
     pub(super) address: Option<Written>,
     pub(super) upstream: Option<Written>,
+    pub(super) tls: Option<RawTls>,
 }
 
 /// `cache`.
@@ -109,6 +111,7 @@ impl RawListen {
             place: listener.place(),
             address: listener.text("address"),
             upstream: listener.text("upstream"),
+            tls: listener.section("tls", RawTls::read),
         }
     }
 }

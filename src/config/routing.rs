@@ -89,8 +89,13 @@ impl RoutingCheck<'_> {
         let port = self.findings.first(port, value::port);
         let mut checked: Vec<_> = match raw {
             None => vec![value::address(ADDRESS).ok().map(|address| {
-                let upstream = None;
-                (None, Listen { address, upstream })
+                let (upstream, tls) = (None, None);
+                let listen = Listen {
+                    address,
+                    upstream,
+                    tls,
+                };
+                (None, listen)
             })],
             Some((place, listeners)) => {
                 if listeners.is_empty() {
@@ -116,6 +121,7 @@ impl RoutingCheck<'_> {
 
     fn listener(&self, raw: &RawListen) -> Option<Listen> {
         let upstream = raw.upstream.as_ref().map(|written| self.registry(written));
+        let tls = raw.tls.as_ref().map(|tls| tls.check(self.findings));
         let Some(address) = &raw.address else {
             let rule = "has no address, such as \"[::]:3000\"";
             self.findings
@@ -127,7 +133,15 @@ impl RoutingCheck<'_> {
             Some(upstream) => Some(upstream?),
             None => None,
         };
-        Some(Listen { address, upstream })
+        let tls = match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        };
+        Some(Listen {
+            address,
+            upstream,
+            tls,
+        })
     }
 
     /// Reports listeners that cannot be there beside each other.

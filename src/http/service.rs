@@ -1,6 +1,7 @@
 //! Who answers requests, and what the server asks of them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hyper::{Request, Response};
 
@@ -22,12 +23,16 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// Who asks, and where they came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The other end of the connection; an IPv4 client of a dual-stack listener shows as IPv4.
     pub peer: SocketAddr,
     /// The position of the listener in the list given to the server.
     pub listener: usize,
+    /// Whether nobody on the way can read what is said.
+    pub is_encrypted: bool,
+    /// The name in the certificate that the client showed, where an authority of the listener vouches for it.
+    pub client: Option<Arc<str>>,
 }
 
 /// Why a request never came to [`Service::call`], or did not survive it. The connection is closed after all but the last.

@@ -130,9 +130,10 @@ impl Drop for Entry {
             ..
         } = &*self;
         let error = self.error.as_deref().unwrap_or_default();
+        let certificate = caller.client.as_deref();
         // Text of clients is logged in quotes with control characters escaped.
         tracing::info!(
-            client = %caller.peer.ip(), ?method, ?path, %namespace, kind, status, outcome = result,
+            client = %caller.peer.ip(), certificate, ?method, ?path, %namespace, kind, status, outcome = result,
             bytes = sent, end = end.as_str(), ms = milliseconds(took), ?user_agent, ?error, "request"
         );
     }

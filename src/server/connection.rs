@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::exchange::Exchange;
+use super::handshake::{Shaken, shake_hands};
 use super::line::Line;
 use super::socket::Socket;
+use super::tls::Tls;
+use super::wire::Wire;
 use super::{Limits, Phase, Server, reached};
 use crate::http::{Caller, Service};
 
@@ -40,6 +43,7 @@ pub(super) enum Closed {
 /// Serves a connection to its end. Its errors are its own: they go to the log and no further.
 pub(super) async fn serve<S: Service>(
     stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     caller: Caller,
     server: Arc<Server<S>>,
 ) -> Closed {
@@ -48,7 +52,55 @@ pub(super) async fn serve<S: Service>(
         tracing::debug!(peer = %caller.peer, %error, "the connection was gone at once");
         return Closed::Done;
     }
-    let line = Arc::new(Line::with_files());
+    match tls {
+        None => talk(stream, Line::with_files(), caller, server).await,
+        Some(tls) => serve_tls(stream, &tls, caller, server).await,
+    }
+}
+
+/// Shakes hands, and serves what comes of it. A drain does not wait for a handshake.
+async fn serve_tls<S: Service>(
+    stream: TcpStream,
+    tls: &Arc<Tls>,
+    caller: Caller,
+    server: Arc<Server<S>>,
+) -> Closed {
+    let peer = caller.peer;
+    let shaken = tokio::select! {
+        shaken = timeout(server.limits.head_timeout, shake_hands(stream, tls)) => shaken,
+        () = reached(server.phase.clone(), Phase::Draining) => return Closed::Done,
+    };
+    let error = match shaken {
+        Ok(Ok(Shaken::Tls(stream, client))) => {
+            let caller = Caller {
+                is_encrypted: true,
+                client,
+                ..caller
+            };
+            // What is encrypted cannot be sent from files.
+            return talk(*stream, Line::default(), caller, server).await;
+        }
+        Ok(Ok(Shaken::Plain(stream))) => {
+            close(stream).await;
+            "the client does not speak TLS".to_owned()
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it took too long".to_owned(),
+    };
+    server.metrics.accept_error("handshake");
+    tracing::debug!(%peer, error, "no handshake");
+    Closed::Done
+}
+
+/// Speaks HTTP until the end.
+async fn talk<S: Service, W: Wire + Send + 'static>(
+    stream: W,
+    line: Line,
+    caller: Caller,
+    server: Arc<Server<S>>,
+) -> Closed {
+    let peer = caller.peer;
+    let line = Arc::new(line);
     let socket = Socket::new(stream, Arc::clone(&line), &server.limits);
     let phase = server.phase.clone();
     let exchange = Exchange::new(server, caller, Arc::clone(&line));
@@ -66,7 +118,7 @@ pub(super) async fn serve<S: Service>(
                     connection.poll_without_shutdown(cx)
                 }) => {
                     if let Err(error) = result {
-                        tracing::debug!(peer = %caller.peer, error = chain(&error), "connection broke");
+                        tracing::debug!(%peer, error = chain(&error), "connection broke");
                     }
                     break Closed::Done;
                 }
@@ -110,7 +162,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Ends the connection with a FIN. Closing a socket with unread bytes would send a reset instead, which destroys what
 /// is on its way to the client, so what it still sends is read and thrown away for a while.
-async fn close(mut stream: TcpStream) {
+async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let lingering = async {
         if stream.shutdown().await.is_err() {
             return;

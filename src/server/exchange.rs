@@ -54,12 +54,13 @@ impl<S: Service> Exchange<S> {
             return (response, Then::GoOn);
         }
         // The inner block catches also what `call` does before it gives a future.
+        let peer = caller.peer;
         let call = async { server.service.call(request, caller).await };
         let response = match AssertUnwindSafe(call).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => {
                 server.metrics.panic();
-                tracing::error!(peer = %caller.peer, panic = ?message(&*panic), "handling a request panicked");
+                tracing::error!(%peer, panic = ?message(&*panic), "handling a request panicked");
                 server.service.reject(Rejection::Panicked)
             }
         };
@@ -75,7 +76,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
     fn call(&self, request: Request<Incoming>) -> Answering {
         self.line.begin();
         let server = Arc::clone(&self.server);
-        let (caller, line) = (self.caller, Arc::clone(&self.line));
+        let (caller, line) = (self.caller.clone(), Arc::clone(&self.line));
         let (mut head, body) = request.into_parts();
         // hyper's means to leave HTTP: with it gone nobody can.
         head.extensions.clear();

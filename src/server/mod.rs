@@ -6,8 +6,10 @@
 
 mod accept;
 mod admin;
+mod certificate;
 mod connection;
 mod exchange;
+mod handshake;
 mod host;
 mod limits;
 mod line;
@@ -17,6 +19,7 @@ mod reads;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
 use std::convert::Infallible;
@@ -39,6 +42,16 @@ use crate::metrics::Metrics;
 
 pub use self::limits::Limits;
 pub use self::listen::{BindError, bind};
+pub use self::tls::{CertificateFiles, ClientCertificate, Tls, TlsError, TlsFiles};
+
+/// Where connections come from.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket, as [`bind`] gives it.
+    pub socket: TcpListener,
+    /// What to encrypt them with; `None` takes them as they are.
+    pub tls: Option<Arc<Tls>>,
+}
 
 /// What the server is doing. Only ever goes down this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +92,7 @@ pub enum Drained {
 ///
 /// Dropping the future ends everything at once: how a second signal is obeyed.
 pub async fn serve<S: Service>(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     limits: Limits,
     service: S,
     metrics: Metrics,
@@ -122,7 +135,7 @@ pub async fn serve<S: Service>(
 
 /// Accepts until the drain, then waits for the connections to end. Gives the number of those that were broken off.
 async fn accept_from<S: Service>(
-    listener: TcpListener,
+    Listener { socket, tls }: Listener,
     index: usize,
     server: &Arc<Server<S>>,
     slots: &Arc<Semaphore>,
@@ -130,7 +143,7 @@ async fn accept_from<S: Service>(
     let mut connections = JoinSet::new();
     let mut draining = pin!(reached(server.phase.clone(), Phase::Draining));
     loop {
-        let next = next_connection(&listener, slots, &server.metrics);
+        let next = next_connection(&socket, slots, &server.metrics);
         let (slot, stream, peer) = tokio::select! {
             biased;
             () = &mut draining => break,
@@ -139,9 +152,11 @@ async fn accept_from<S: Service>(
         let caller = Caller {
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             listener: index,
+            is_encrypted: false,
+            client: None,
         };
         let open = (slot, server.metrics.connection());
-        let task = connection::serve(stream, caller, Arc::clone(server));
+        let task = connection::serve(stream, tls.clone(), caller, Arc::clone(server));
         connections.spawn(async move {
             let closed = task.await;
             drop(open);
@@ -152,7 +167,7 @@ async fn accept_from<S: Service>(
             ended(joined, &server.metrics);
         }
     }
-    drop(listener);
+    drop(socket);
     let mut aborted = 0;
     while let Some(joined) = connections.join_next().await {
         aborted += usize::from(ended(joined, &server.metrics) == Some(Closed::Aborted));

@@ -157,12 +157,12 @@ impl<W: Wire> Socket<W> {
         Poll::Ready(sent)
     }
 
-    /// What a write came to, with the deadline for it.
-    fn poll_written(
+    /// What a write or a flush came to, with the deadline for it.
+    fn poll_written<T>(
         &mut self,
-        written: Poll<io::Result<usize>>,
+        written: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_deadline.clear();
             // While the client takes what it asked for, it need not ask again.
@@ -233,7 +233,9 @@ impl<W: Wire> AsyncWrite for Socket<W> {
     /// hyper flushes only when it has written all it holds. It does not read again after that if it found nothing to
     /// read while it was busy, so the wait for the next request begins here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // TLS holds bytes of its own, which may find no room. A socket does not, and its deadline is that of the writes.
+        ready!(self.poll_written(flushed, cx))?;
         self.line.flushed();
         match self.poll_overdue(cx) {
             Poll::Ready(overdue) => Poll::Ready(overdue),

@@ -1,12 +1,14 @@
 //! How bytes get onto the network: what the kernel can do beyond plain writes.
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::http::Segment;
 
@@ -71,6 +73,21 @@ impl Wire for TcpStream {
             let sent = rustix::fs::sendfile(&*self, &segment.file, Some(&mut offset), length)?;
             Ok(sent)
         })
+    }
+}
+
+/// What is encrypted leaves from memory: a [`Line`](super::line::Line) to it takes no files.
+impl Wire for TlsStream<TcpStream> {
+    fn poll_send_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_send_file(&mut self, _: &mut Context<'_>, _: &Segment) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }
 

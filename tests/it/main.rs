@@ -35,5 +35,7 @@ mod headers;
 mod listings;
 
 mod reload;
+mod tls;
+
 mod restart;
 mod shutdown;

@@ -14,6 +14,7 @@ fn without_a_word_every_public_registry_is_mirrored_on_port_3000() {
         [Listen {
             address: "[::]:3000".parse().expect("an address"),
             upstream: None,
+            tls: None,
         }]
     );
     assert_eq!(config.cache_directory, Path::new("/tmp/data"));

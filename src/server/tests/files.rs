@@ -22,7 +22,7 @@ fn open() -> Open {
     let (library, ends) = Library::new();
     let metrics = Metrics::new();
     tokio::spawn(serve(
-        vec![listener],
+        vec![plain(listener)],
         Limits {
             connections: 1000,
             ..Limits::default()

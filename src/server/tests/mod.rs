@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Drained, Limits, bind, serve};
+use super::{Drained, Limits, Listener, bind, serve};
 use crate::http::{Body, Caller, End, Rejection, Service};
 use crate::metrics::Metrics;
 
@@ -109,6 +109,11 @@ fn start(limits: Limits) -> Running {
     start_on(vec![bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap()], limits)
 }
 
+/// A listener without TLS.
+fn plain(socket: TcpListener) -> Listener {
+    Listener { socket, tls: None }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the server runs beside its test")]
 fn start_on(listeners: Vec<TcpListener>, limits: Limits) -> Running {
     let address = listeners[0].local_addr().unwrap();
@@ -125,7 +130,7 @@ fn start_on(listeners: Vec<TcpListener>, limits: Limits) -> Running {
         let _ = stopped.await;
     };
     let task = tokio::spawn(serve(
-        listeners,
+        listeners.into_iter().map(plain).collect(),
         limits,
         toy.clone(),
         metrics.clone(),

@@ -151,6 +151,8 @@ fn exchange(library: &Library, line: &Arc<Line>) -> Exchange<Library> {
     let caller = Caller {
         peer: (Ipv4Addr::LOCALHOST, 1).into(),
         listener: 0,
+        is_encrypted: false,
+        client: None,
     };
     Exchange::new(server, caller, Arc::clone(line))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// How much is read at a time, in bytes.
@@ -140,9 +140,14 @@ impl Answer {
     }
 }
 
+/// What a connection runs over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A connection to the mirror.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// What was read and not yet used.
     buffer: BytesMut,
 }
@@ -152,17 +157,28 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("it listens");
         stream.set_nodelay(true).expect("a socket");
-        let buffer = BytesMut::new();
-        Self { stream, buffer }
+        Self::over(stream)
+    }
+
+    /// A connection over something else than TCP alone.
+    pub fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Sends a request and reads the head of the answer; `None` when the connection ends before.
+    pub async fn ask(mut self, request: &Request) -> Option<Pull> {
+        self.write(&request.to_bytes()).await;
+        self.pull(request.method()).await
     }
 
     /// A connection that takes little before it is read, as a slow client's does.
     pub async fn open_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a socket");
-        let stream = socket.connect(address).await.expect("it listens");
-        let buffer = BytesMut::new();
-        Self { stream, buffer }
+        Self::over(socket.connect(address).await.expect("it listens"))
     }
 
     /// Sends some bytes; the other side may have closed already.

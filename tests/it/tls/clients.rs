@@ -1,0 +1,66 @@
+//! Clients that show certificates of their own.
+
+use super::client::TlsClient;
+use super::{files, listening, pair};
+use crate::harness::client::Request;
+use crate::harness::log::Log;
+use crate::harness::mirror::{Mirror, Setup};
+use crate::harness::upstream::Authority;
+
+const HOST: &str = "mirror.test";
+
+async fn start(servers: &Authority, clients: &Authority, keys: &str) -> Mirror {
+    let setup = Setup::new();
+    let own = files(&setup, "own", &servers.certify(&[HOST]));
+    let ca = setup.file("clients.pem", clients.pem());
+    let keys = format!("{}, client_ca: {ca:?}, {keys}", pair(&own));
+    listening(setup, &keys).start().await
+}
+
+async fn status(client: &TlsClient, mirror: &Mirror) -> Option<u16> {
+    let request = Request::get("/v2/");
+    let answer = client.send(mirror.addresses[1], HOST, &request).await;
+    answer.map(|answer| answer.status)
+}
+
+#[tokio::test]
+async fn where_certificates_are_required_nobody_comes_in_without_a_good_one() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let mirror = start(&servers, &clients, "").await;
+    let known = clients.certify_client("ci");
+    let known = TlsClient::with_certificate(&servers, &known);
+    assert_eq!(status(&known, &mirror).await, Some(200));
+    let nobody = TlsClient::new(&servers);
+    assert_eq!(status(&nobody, &mirror).await, None);
+    // Of another authority.
+    let stranger = servers.certify_client("ci");
+    let stranger = TlsClient::with_certificate(&servers, &stranger);
+    assert_eq!(status(&stranger, &mirror).await, None);
+    // Other listeners ask for none.
+    mirror.get("/v2/").await.expect(200);
+}
+
+#[tokio::test]
+async fn where_certificates_are_optional_a_bad_one_is_still_refused() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let mirror = start(&servers, &clients, "client_certificate: optional").await;
+    let known = clients.certify_client("ci");
+    let known = TlsClient::with_certificate(&servers, &known);
+    assert_eq!(status(&known, &mirror).await, Some(200));
+    let nobody = TlsClient::new(&servers);
+    assert_eq!(status(&nobody, &mirror).await, Some(200));
+    let stranger = servers.certify_client("ci");
+    let stranger = TlsClient::with_certificate(&servers, &stranger);
+    assert_eq!(status(&stranger, &mirror).await, None);
+}
+
+#[tokio::test]
+async fn the_log_says_who_asked() {
+    let (log, _guard) = Log::start();
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let mirror = start(&servers, &clients, "").await;
+    let identity = clients.certify_client("ci-runner");
+    let client = TlsClient::with_certificate(&servers, &identity);
+    assert_eq!(status(&client, &mirror).await, Some(200));
+    assert!(log.text().contains("ci-runner"), "{}", log.text());
+}
