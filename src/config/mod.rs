@@ -42,6 +42,7 @@ mod tags;
 mod tls;
 mod upstreams;
 mod value;
+mod way;
 mod written;
 
 use check::Check;

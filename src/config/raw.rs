@@ -6,6 +6,7 @@ use super::problem::Place;
 use super::reader::Section;
 use super::tags::{RawTagRule, RawTerms};
 use super::tls::RawTls;
+use super::way::RawWay;
 use super::written::Written;
 
 /// The file as it was written.
@@ -62,6 +63,7 @@ pub(super) struct RawUpstream {
     pub(super) tags: Vec<RawTagRule>,
     pub(super) limits: RawLimits,
     pub(super) access: RawAccess,
+    pub(super) way: RawWay,
 }
 
 /// `limits` of an upstream.
@@ -150,6 +152,7 @@ impl RawUpstream {
                 .section("limits", RawLimits::read)
                 .unwrap_or_default(),
             access: RawAccess::read(upstream),
+            way: RawWay::read(upstream),
         }
     }
 }

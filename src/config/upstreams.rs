@@ -16,7 +16,7 @@ use super::written::Written;
 use super::{tags, value};
 use crate::cache::TagRule;
 use crate::oci::{Namespace, RepositoryPatterns};
-use crate::upstream::{self, CredentialEntry, Limits, UpstreamConfig};
+use crate::upstream::{self, CredentialEntry, Limits, UpstreamConfig, Way};
 
 /// The upstreams that are configured by name.
 pub(super) struct Upstreams {
@@ -108,6 +108,7 @@ impl Upstreams {
             .iter()
             .filter_map(|text| findings.parse(text, value::repository_pattern));
         let repositories = RepositoryPatterns::new(repositories.collect());
+        let way = raw.way.check(&raw.name, findings);
         let ca = raw
             .ca
             .as_ref()
@@ -154,6 +155,7 @@ impl Upstreams {
             limits,
             access,
             repositories,
+            way,
         });
         raw.aliases
             .into_iter()
@@ -188,6 +190,7 @@ impl Upstreams {
                     repositories: RepositoryPatterns::default(),
                     limits: Limits::default(),
                     access: upstream::AccessPolicy::default(),
+                    way: Way::default(),
                 });
             }
         }

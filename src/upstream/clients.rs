@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 
 use super::guard::{self, PublicOnly};
-use super::{BuildError, Error, Proxies, tls};
+use super::{BuildError, Error, Proxies, UpstreamConfig, tls};
 
 /// What upstreams see as `User-Agent`. Docker Hub answers 403 to requests without one.
 const USER_AGENT: &str = concat!("entrepot/", env!("CARGO_PKG_VERSION"));
@@ -155,13 +155,71 @@ impl PublicClients {
     }
 }
 
-/// A client for one upstream configured by name, which may have private addresses.
-///
-/// # Errors
-/// As [`PublicClients::new`].
-pub(super) fn configured(roots: &RootCertStore, proxies: &Proxies) -> Result<Client, BuildError> {
-    let tls = tls::client(roots.clone()).map_err(BuildError::Tls)?;
-    let builder = builder(&tls).pool_max_idle_per_host(POOL_IDLE_MAX);
+/// Clients for one upstream configured by name, which may have private addresses.
+#[derive(Debug, Clone)]
+pub(super) struct ConfiguredClients {
+    /// For `hosts`.
+    own: Client,
+    /// For where it redirects to, and for its mirrors.
+    others: Client,
+    /// The hosts of its endpoints and configured realms, in lower case.
+    hosts: Arc<[String]>,
+}
+
+impl ConfiguredClients {
+    /// Those of the upstreams that need nothing of their own.
+    ///
+    /// # Errors
+    /// As [`PublicClients::new`].
+    pub(super) fn usual(roots: &RootCertStore, proxies: &Proxies) -> Result<Self, BuildError> {
+        let tls = tls::client(roots.clone()).map_err(BuildError::Tls)?;
+        let own = configured(&tls, proxies)?;
+        Ok(Self {
+            others: own.clone(),
+            own,
+            hosts: Arc::default(),
+        })
+    }
+
+    /// Those of `upstream`, which trust `roots`, where `proxies` are those of the environment.
+    ///
+    /// # Errors
+    /// As [`PublicClients::new`]; and `Tls` when the client certificate does not fit its key.
+    pub(super) fn of(
+        upstream: &UpstreamConfig,
+        roots: &RootCertStore,
+        proxies: &Proxies,
+    ) -> Result<Self, BuildError> {
+        let proxies = upstream.way.proxies(proxies);
+        let usual = Self::usual(roots, &proxies)?;
+        let endpoints = upstream.endpoints.iter().map(guard::host_of);
+        let endpoints: Vec<_> = endpoints.map(str::to_owned).collect();
+        let way = &upstream.way;
+        let believed = if way.skip_verify { &*endpoints } else { &[] };
+        let tls = tls::client_of(roots.clone(), way.client_certificate.as_ref(), believed);
+        let realms = upstream.realms.iter();
+        let realms = realms.map(|realm| realm.host().to_owned());
+        Ok(Self {
+            own: configured(&tls.map_err(BuildError::Tls)?, &proxies)?,
+            others: usual.others,
+            hosts: endpoints.iter().cloned().chain(realms).collect(),
+        })
+    }
+
+    /// The client that asks `url`. A redirect does not take the certificate of the client along, nor the trust that
+    /// its endpoints have.
+    pub(super) fn for_url(&self, url: &Url) -> &Client {
+        let host = guard::host_of(url);
+        if self.hosts.iter().any(|own| own == host) {
+            &self.own
+        } else {
+            &self.others
+        }
+    }
+}
+
+fn configured(tls: &ClientConfig, proxies: &Proxies) -> Result<Client, BuildError> {
+    let builder = builder(tls).pool_max_idle_per_host(POOL_IDLE_MAX);
     let client = through(builder, proxies)?.build();
     client.map_err(BuildError::Client)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use super::Way;
 use super::connections::CONNECTIONS_MAX;
 use crate::oci::{Namespace, RepositoryPatterns};
 
@@ -61,6 +62,8 @@ pub struct UpstreamConfig {
     pub limits: Limits,
     /// Who may read what comes from it.
     pub access: AccessPolicy,
+    /// The way to it.
+    pub way: Way,
 }
 
 /// How much of one upstream is used at once.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
+use super::clients::ConfiguredClients;
 use super::endpoint::Upstream;
-use super::{BuildError, Config, UpstreamConfig, clients, tls};
+use super::{BuildError, Config, UpstreamConfig, tls};
 use crate::metrics::Metrics;
 use crate::oci::Namespace;
 
@@ -21,7 +22,7 @@ pub(super) struct Configured {
 pub(super) fn configured(
     roots: &RootCertStore,
     config: &Config,
-    usual: &reqwest::Client,
+    usual: &ConfiguredClients,
     metrics: &Metrics,
     before: &HashMap<Namespace, Configured>,
 ) -> Result<HashMap<Namespace, Configured>, BuildError> {
@@ -33,14 +34,21 @@ pub(super) fn configured(
             .filter(|known| known.config == *config_of_one);
         let upstream = match (known, &config_of_one.ca) {
             (Some(known), _) => Arc::clone(&known.upstream),
-            (None, None) => Arc::new(Upstream::configured(config_of_one, usual.clone(), metrics)),
+            (None, None) => {
+                let clients = if config_of_one.way.is_usual() {
+                    usual.clone()
+                } else {
+                    ConfiguredClients::of(config_of_one, roots, &config.proxies)?
+                };
+                Arc::new(Upstream::configured(config_of_one, clients, metrics))
+            }
             (None, Some(pem)) => {
                 let roots = tls::with_authorities(roots, pem).map_err(|reason| {
                     let namespace = namespace.clone();
                     BuildError::Authorities { namespace, reason }
                 })?;
-                let client = clients::configured(&roots, &config.proxies)?;
-                Arc::new(Upstream::configured(config_of_one, client, metrics))
+                let clients = ConfiguredClients::of(config_of_one, &roots, &config.proxies)?;
+                Arc::new(Upstream::configured(config_of_one, clients, metrics))
             }
         };
         let config = config_of_one.clone();

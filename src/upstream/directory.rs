@@ -155,7 +155,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{AccessPolicy, Credentials, Limits, Proxies, UpstreamConfig};
+    use crate::upstream::{AccessPolicy, Credentials, Limits, Proxies, UpstreamConfig, Way};
 
     fn namespace(text: &str) -> Namespace {
         text.parse().expect("a namespace")
@@ -171,6 +171,7 @@ mod tests {
             limits: Limits::default(),
             access: AccessPolicy::default(),
             repositories: RepositoryPatterns::default(),
+            way: Way::default(),
         };
         Directory::new(&Config {
             default_upstream: namespace("index.docker.io"),

@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::built_in;
 use super::challenge::Challenge;
-use super::clients::Standing;
+use super::clients::{ConfiguredClients, Standing};
 use super::connections::{Connections, PublicConnections};
 use super::guard::host_of;
 use super::health::{Health, PublicHealth};
@@ -45,19 +45,28 @@ impl Upstream {
     /// An upstream that the operator configured, and that may have private addresses.
     pub(super) fn configured(
         config: &UpstreamConfig,
-        client: reqwest::Client,
+        clients: ConfiguredClients,
         metrics: &Metrics,
     ) -> Self {
         let namespace = &config.namespace;
-        let endpoint = |url: &Url| {
+        let health = |url: &Url| {
             let health = Health::new(namespace, namespace.as_str(), host_of(url), metrics);
-            Endpoint::new(url, namespace, Arc::new(health))
+            Arc::new(health)
         };
+        let mirror = |url: &Url| Endpoint::mirror(url, namespace, health(url));
+        let endpoint = |url: &Url| {
+            let mut endpoint = Endpoint::new(url, namespace, health(url));
+            endpoint.sees_credentials &= config.way.may_show_credentials(url, &config.endpoints);
+            endpoint
+        };
+        let mirrors = config.way.mirrors.iter().map(mirror);
         Self {
             namespace: namespace.clone(),
             label: namespace.to_string(),
-            endpoints: config.endpoints.iter().map(endpoint).collect(),
-            reach: Reach::Configured(client),
+            endpoints: mirrors
+                .chain(config.endpoints.iter().map(endpoint))
+                .collect(),
+            reach: Reach::Configured(clients),
             connections: Connections::bounded(config.limits.connections),
             connections_per_blob: config.limits.connections_per_blob,
             access: config.access,
@@ -115,6 +124,8 @@ pub(super) struct Endpoint {
     pub(super) row: &'static Row,
     /// Whether the credential of the upstream may be shown here.
     pub(super) sees_credentials: bool,
+    /// The registry that is meant, where that has to be said: `ns` of the distribution-spec, "Registry Proxying".
+    stands_for: Option<Namespace>,
     /// How it is doing.
     pub(super) health: Arc<Health>,
 }
@@ -142,7 +153,18 @@ impl Endpoint {
             project: join(below.get(1..).unwrap_or_default()),
             row,
             sees_credentials: !row.is_anonymous_mirror || namespace.as_str() == host,
+            stands_for: None,
             health,
+        }
+    }
+
+    /// The mirror at `base`, which is told that `namespace` is meant and knows nothing of what is known of it.
+    pub(super) fn mirror(base: &Url, namespace: &Namespace, health: Arc<Health>) -> Self {
+        Self {
+            row: &UNKNOWN,
+            sees_credentials: false,
+            stands_for: Some(namespace.clone()),
+            ..Self::new(base, namespace, health)
         }
     }
 
@@ -161,6 +183,9 @@ impl Endpoint {
         let mut url = self.root.clone();
         url.set_path(&format!("{}{repository}/{path}", self.root.path()));
         url.set_query(query);
+        if let Some(namespace) = &self.stands_for {
+            url.query_pairs_mut().append_pair("ns", namespace.as_str());
+        }
         url
     }
 
@@ -276,6 +301,24 @@ mod tests {
             url.as_str(),
             "https://ghcr.io/v2/a/tags/list?n=2&last=a%2Fb"
         );
+    }
+
+    #[test]
+    fn a_mirror_is_told_which_registry_is_meant() {
+        let namespace: Namespace = "r.example:5000".parse().expect("a namespace");
+        let health = Arc::new(Health::new(&namespace, "", "", &Metrics::new()));
+        let base = "http://mirror.example:3000".parse().expect("a URL");
+        let mirror = Endpoint::mirror(&base, &namespace, health);
+        let check = |below: &str, url: &str| assert_eq!(mirror.url("a/b", below).as_str(), url);
+        check(
+            "manifests/v1",
+            "http://mirror.example:3000/v2/a/b/manifests/v1?ns=r.example%3A5000",
+        );
+        check(
+            "tags/list?n=2",
+            "http://mirror.example:3000/v2/a/b/tags/list?n=2&ns=r.example%3A5000",
+        );
+        assert!(!mirror.sees_credentials);
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub use config::{
     Secret, UnknownNamespaces, UpstreamConfig,
 };
 
+mod way;
+pub use way::{ClientIdentity, Way};
+
 mod denial;
 mod error;
 pub use denial::{Denial, TokenChallenge};
@@ -84,6 +87,7 @@ pub use source::BlobSource;
 mod tests;
 
 use caller::TokenHasher;
+use clients::ConfiguredClients;
 use configured::{Configured, configured};
 use endpoint::Upstream;
 use retry::Retry;
@@ -102,7 +106,7 @@ struct Inner {
     credentials: Credentials,
     configured: HashMap<Namespace, Configured>,
     /// For the configured upstreams that trust nobody but the usual authorities.
-    usual: reqwest::Client,
+    usual: ConfiguredClients,
     proxies: Proxies,
     own_via: String,
     /// `None` takes no tokens of callers.
@@ -127,7 +131,7 @@ impl Upstreams {
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
         let transport = Transport::new(roots, &config.proxies, metrics.clone())?;
-        let usual = clients::configured(roots, &config.proxies)?;
+        let usual = ConfiguredClients::usual(roots, &config.proxies)?;
         let nothing = HashMap::new();
         let configured = configured(roots, &config, &usual, &metrics, &nothing)?;
         Ok(Self(Arc::new(Inner {

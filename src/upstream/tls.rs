@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::ClientIdentity;
 
 /// Where distributions keep the certificate authorities of the system: Debian, Alpine and Arch; Fedora and Red Hat;
 /// SUSE; the rest.
@@ -66,6 +70,92 @@ pub(super) fn client(roots: RootCertStore) -> Result<ClientConfig, rustls::Error
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(client)
+}
+
+/// A TLS client for one upstream: it shows `identity` where it is asked for a certificate, and takes what the hosts in
+/// `believed` show, whoever vouches for it.
+///
+/// # Errors
+/// When `identity` is of no use.
+pub(super) fn client_of(
+    roots: RootCertStore,
+    identity: Option<&ClientIdentity>,
+    believed: &[String],
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = if believed.is_empty() {
+        builder.with_root_certificates(roots)
+    } else {
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let usual = usual
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier = Believing {
+            hosts: believed.to_owned(),
+            usual,
+        };
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+    };
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(ClientIdentity { chain, key }) => {
+            builder.with_client_auth_cert(chain.clone(), key.clone_key())
+        }
+    }
+}
+
+/// Takes what some hosts show, and judges all others as usual.
+#[derive(Debug)]
+struct Believing {
+    /// Names, and addresses without brackets.
+    hosts: Vec<String>,
+    usual: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Believing {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let shown = name.to_str();
+        if self.hosts.iter().any(|host| **host == *shown) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.usual
+            .verify_server_cert(certificate, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::body::Received;
-use super::clients::{CONNECT_TIMEOUT, PublicClients, Standing};
+use super::clients::{CONNECT_TIMEOUT, ConfiguredClients, PublicClients, Standing};
 use super::connections::busy;
 use super::guard::{self, NotPublic};
 use super::retry::Retry;
@@ -32,8 +32,8 @@ const STRANGERS_MAX: usize = 128;
 pub(super) enum Reach {
     /// To public addresses, over https: nobody configured it.
     Public(Standing),
-    /// Anywhere, by a client that believes the authorities configured for it.
-    Configured(Client),
+    /// Anywhere, by clients that believe the authorities configured for it.
+    Configured(ConfiguredClients),
 }
 
 /// On whose behalf a request is sent.
@@ -87,7 +87,7 @@ impl Transport {
         headers: &HeaderMap,
     ) -> Result<Received, Error> {
         let client = match behalf.reach {
-            Reach::Configured(client) => client,
+            Reach::Configured(clients) => clients.for_url(url),
             Reach::Public(standing) => &self.public.for_url(*standing, url)?,
         };
         let first = self.attempt(behalf, client, method, url, headers).await;

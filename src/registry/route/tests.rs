@@ -6,6 +6,7 @@ use super::*;
 use crate::oci::{Algorithm, RepositoryPatterns};
 use crate::upstream::{
     AccessPolicy, Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig,
+    Way,
 };
 
 /// Every public registry, two private ones, and Docker Hub by default.
@@ -19,6 +20,7 @@ pub(in crate::registry) fn directory() -> Directory {
         limits: Limits::default(),
         access: AccessPolicy::default(),
         repositories: RepositoryPatterns::default(),
+        way: Way::default(),
     };
     Directory::new(&Config {
         default_upstream: "docker.io".parse().expect("a namespace"),

@@ -231,6 +231,7 @@ fn at(namespace: &str, endpoints: &[&str]) -> Setup {
                 limits: Limits::default(),
                 access: crate::upstream::AccessPolicy::default(),
                 repositories: crate::oci::RepositoryPatterns::default(),
+                way: Way::default(),
             }],
             credentials: Credentials::default(),
             proxies: Proxies::default(),
