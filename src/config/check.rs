@@ -11,7 +11,7 @@ use super::reader::Source;
 use super::routing::{RawWays, RoutingCheck};
 use super::upstreams::{self, Upstreams};
 use super::written::Written;
-use super::{Config, Log, tags, value};
+use super::{Config, Log, login, tags, value};
 use crate::cache::{TagPolicy, TagRule};
 use crate::oci::Namespace;
 use crate::upstream::{self, Credentials, Proxies};
@@ -86,6 +86,9 @@ impl Check<'_> {
         credentials.extend(in_credentials_file);
         let credentials = Credentials::new(credentials::unique(credentials, self.findings));
         let routing = routing?;
+        let docker_config = raw.docker_config.as_ref();
+        let docker_config = docker_config.and_then(|file| login::docker_config(file, self.findings));
+        let credentials = credentials.with_docker_config(docker_config);
         Some(Config {
             listen: routing.listen,
             ways: routing.ways,

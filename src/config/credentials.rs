@@ -1,63 +1,16 @@
-//! User names and passwords: one credential as it is written, and the credentials file.
+//! The credentials file: what to log in with, by registry.
 
 use std::path::Path;
 
 use super::Environment;
 use super::file::Access;
+use super::login::RawCredential;
 use super::problem::{Findings, Place, Problem, Rule};
-use super::reader::{Section, Source};
+use super::reader::Source;
 use super::value;
 use super::written::Written;
 use crate::oci::{Namespace, RepositoryName};
-use crate::upstream::{Credential, CredentialEntry, Secret};
-
-/// A user name and a password as they were written.
-pub(super) struct RawCredential {
-    place: Place,
-    username: Option<Written>,
-    password: Option<Written>,
-}
-
-impl RawCredential {
-    /// Takes the keys of a credential.
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            place: section.place(),
-            // People mix the two up, so neither is shown.
-            username: section.text("username").map(Written::into_secret),
-            password: section.text("password").map(Written::into_secret),
-        }
-    }
-
-    /// Where it was written.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// The credential; `None` is anonymous.
-    ///
-    /// # Errors
-    /// The problem where half of it is missing: a credential that cannot be used is never taken for none.
-    pub(super) fn check(&self) -> Result<Option<Credential>, Problem> {
-        let rule = match (&self.username, &self.password) {
-            (Some(username), Some(password)) => match (username.text(), password.text()) {
-                ("", "") => return Ok(None),
-                ("", _) => "has an empty username, but a password",
-                (_, "") => "has an empty password, but a username",
-                (username, password) => {
-                    return Ok(Some(Credential {
-                        username: username.to_owned(),
-                        password: Secret::new(password),
-                    }));
-                }
-            },
-            (None, None) => "has neither username nor password; write '' for both to be anonymous",
-            (None, Some(_)) => "has no username",
-            (Some(_), None) => "has no password",
-        };
-        Err(Problem::of_place(self.place.clone(), rule))
-    }
-}
+use crate::upstream::CredentialEntry;
 
 /// A credential that passed, and where it was written.
 pub(super) struct PlacedEntry {
@@ -96,7 +49,7 @@ pub(super) fn read_file(
     });
     let entries = entries.unwrap_or_default();
     let entries = entries.into_iter().filter_map(|(key, raw)| {
-        let credential = findings.keep(raw.check());
+        let credential = raw.check(findings);
         let (namespace, prefix) = findings.parse(&key, registry_and_prefix)?;
         let entry = CredentialEntry {
             namespace: canonical(&namespace),
@@ -120,9 +73,7 @@ fn registry_and_prefix(key: &str) -> Result<(Namespace, String), Rule> {
     };
     if bare == "auths" {
         return Err(
-            "is a key of Docker's config.json, which is not read; write each registry at the top, with its username \
-             and password"
-                .into(),
+            "is a key of Docker's config.json, which is no credentials file; name that file under docker_config".into(),
         );
     }
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));

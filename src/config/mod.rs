@@ -38,6 +38,7 @@ mod reader;
 
 mod credentials;
 mod routing;
+mod login;
 mod tags;
 mod tls;
 mod upstreams;

@@ -1,7 +1,7 @@
 //! The shape of the configuration file: which keys there are. Nothing is checked here but that.
 
 use super::authentication::RawAuthentication;
-use super::credentials::RawCredential;
+use super::login::RawCredential;
 use super::problem::Place;
 use super::reader::Section;
 use super::tags::{RawTagRule, RawTerms};
@@ -24,6 +24,7 @@ pub(super) struct RawConfig {
     pub(super) manifests: RawManifests,
     pub(super) credentials_file: Option<Written>,
     pub(super) authentication: Option<RawAuthentication>,
+    pub(super) docker_config: Option<Written>,
     pub(super) upstreams: Vec<RawUpstream>,
 }
 
@@ -96,6 +97,7 @@ impl RawConfig {
                 .unwrap_or_default(),
             credentials_file: root.path("credentials_file"),
             authentication: root.section("authentication", RawAuthentication::read),
+            docker_config: root.path("docker_config"),
             upstreams: root
                 .section("upstreams", |upstreams| upstreams.named(RawUpstream::read))
                 .unwrap_or_default(),

@@ -116,7 +116,7 @@ impl Upstreams {
         let credential = raw
             .credentials
             .as_ref()
-            .map(|raw| (raw.place(), findings.keep(raw.check())));
+            .map(|raw| (raw.place(), raw.check(findings)));
         let tags = tags::rules(&raw.tags, findings);
         let Some(namespace) = findings.parse(&raw.name, value::namespace) else {
             return Vec::new();

@@ -58,6 +58,10 @@ impl Clients {
     ///
     /// Cancel-safe.
     pub(super) async fn identify(&self, caller: &Caller, headers: &HeaderMap) -> Option<Identity> {
+        // The listener has verified it.
+        if let Some(name) = &caller.client {
+            return Some(Identity::proven(name));
+        }
         let inner = &self.0;
         let passwords = inner.passwords.as_ref()?;
         if !is_private(caller) {
@@ -91,7 +95,7 @@ impl fmt::Debug for Clients {
 
 /// Whether nobody else hears what `caller` says, so that a password may be asked for.
 pub(super) fn is_private(caller: &Caller) -> bool {
-    caller.peer.ip().is_loopback()
+    caller.is_encrypted || caller.peer.ip().is_loopback()
 }
 
 /// Name and password of `Authorization: Basic` (RFC 7617).

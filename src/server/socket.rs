@@ -235,7 +235,10 @@ impl<W: Wire> AsyncWrite for Socket<W> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         // TLS holds bytes of its own, which may find no room. A socket does not, and its deadline is that of the writes.
-        ready!(self.poll_written(flushed, cx))?;
+        if flushed.is_pending() {
+            return self.poll_written(flushed, cx);
+        }
+        ready!(flushed)?;
         self.line.flushed();
         match self.poll_overdue(cx) {
             Poll::Ready(overdue) => Poll::Ready(overdue),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::Way;
+use super::{DockerConfig, Helper, Way};
 use super::connections::CONNECTIONS_MAX;
 use crate::oci::{Namespace, RepositoryPatterns};
 
@@ -131,6 +131,68 @@ pub struct Credential {
     pub username: String,
     /// The password or token.
     pub password: Secret,
+    /// How it is shown.
+    pub kind: CredentialKind,
+}
+
+/// How a credential is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CredentialKind {
+    /// As name and password, to the registry or to who issues its tokens.
+    #[default]
+    Password,
+    /// As it is, to the registry alone. There is no name.
+    Token,
+}
+
+impl Credential {
+    /// A name and a password.
+    pub fn password(username: &str, password: Secret) -> Self {
+        Self {
+            username: username.to_owned(),
+            password,
+            kind: CredentialKind::Password,
+        }
+    }
+
+    /// A token that the registry takes as it is.
+    pub fn token(token: &str) -> Self {
+        Self {
+            username: String::new(),
+            password: Secret::new(token),
+            kind: CredentialKind::Token,
+        }
+    }
+}
+
+impl CredentialSource {
+    /// The credential, where it is known before it is needed.
+    pub fn fixed(&self) -> Option<&Credential> {
+        match self {
+            Self::Fixed(credential) => Some(credential),
+            Self::DockerConfig(_) | Self::Helper(_) => None,
+        }
+    }
+
+    /// What it goes by where rights are written down: the user name, else where it comes from.
+    pub(super) fn label(&self) -> String {
+        match self {
+            Self::Fixed(credential) => credential.username.clone(),
+            Self::DockerConfig(file) => file.path().display().to_string(),
+            Self::Helper(helper) => helper.program().to_owned(),
+        }
+    }
+}
+
+/// Where a credential comes from when it is needed.
+#[derive(Debug, Clone)]
+pub enum CredentialSource {
+    /// It is known.
+    Fixed(Credential),
+    /// Docker's file says it.
+    DockerConfig(Arc<DockerConfig>),
+    /// A program says it.
+    Helper(Arc<Helper>),
 }
 
 /// A text that must never be printed.
@@ -159,6 +221,8 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     entries: Vec<CredentialEntry>,
+    /// Where nothing else is said.
+    docker_config: Option<Arc<DockerConfig>>,
 }
 
 /// One line of the credentials file.
@@ -169,7 +233,7 @@ pub struct CredentialEntry {
     /// The first parts of the repositories it covers, without slashes at the ends; empty covers all.
     pub prefix: String,
     /// The credential; `None` makes the repositories below `prefix` anonymous.
-    pub credential: Option<Credential>,
+    pub credential: Option<CredentialSource>,
 }
 
 impl Credentials {
@@ -177,26 +241,49 @@ impl Credentials {
     pub fn new(mut entries: Vec<CredentialEntry>) -> Self {
         // Longest prefix first, so the first that fits is the one that counts.
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
-        Self { entries }
+        Self {
+            entries,
+            docker_config: None,
+        }
     }
 
-    /// Whether `credential` is one of these.
+    /// Whether `credential` is one of these, and known without asking.
     pub(super) fn hold(&self, credential: &Credential) -> bool {
-        let mut entries = self.entries.iter();
-        entries.any(|entry| entry.credential.as_ref() == Some(credential))
+        let mut known = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.credential.as_ref()?.fixed());
+        known.any(|known| known == credential)
     }
 
-    /// The credential for `repository` of `namespace`: that of the longest prefix of whole parts.
-    pub fn find(&self, namespace: &Namespace, repository: &str) -> Option<&Credential> {
-        let covers = |entry: &&CredentialEntry| {
-            entry.namespace == *namespace
-                && (entry.prefix.is_empty()
-                    || repository
-                        .strip_prefix(&*entry.prefix)
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-        };
-        self.entries.iter().find(covers)?.credential.as_ref()
+    /// With Docker's file for what the entries say nothing of.
+    #[must_use]
+    pub fn with_docker_config(self, docker_config: Option<Arc<DockerConfig>>) -> Self {
+        Self {
+            docker_config,
+            ..self
+        }
     }
+
+    /// The credential for `repository` of `namespace`: that of the longest prefix of whole parts. Docker's file may turn
+    /// out to hold none.
+    pub fn find(&self, namespace: &Namespace, repository: &str) -> Option<CredentialSource> {
+        let fits = |entry: &&CredentialEntry| {
+            entry.namespace == *namespace && covers(&entry.prefix, repository)
+        };
+        match self.entries.iter().find(fits) {
+            Some(entry) => entry.credential.clone(),
+            None => self.docker_config.clone().map(CredentialSource::DockerConfig),
+        }
+    }
+}
+
+/// Whether the repositories below `prefix`, which is of whole parts, include `repository`.
+pub(super) fn covers(prefix: &str, repository: &str) -> bool {
+    prefix.is_empty()
+        || repository
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` and their lower-case forms,
@@ -230,10 +317,8 @@ mod tests {
     use super::*;
 
     fn entry(prefix: &str, username: &str) -> CredentialEntry {
-        let credential = (!username.is_empty()).then(|| Credential {
-            username: username.to_owned(),
-            password: Secret::new("hunter2"),
-        });
+        let credential = Credential::password(username, Secret::new("hunter2"));
+        let credential = (!username.is_empty()).then_some(CredentialSource::Fixed(credential));
         CredentialEntry {
             namespace: "ghcr.io".parse().expect("a namespace"),
             prefix: prefix.to_owned(),
@@ -252,7 +337,7 @@ mod tests {
             let namespace = namespace.parse().expect("a namespace");
             credentials
                 .find(&namespace, repository)
-                .map(|found| found.username.clone())
+                .and_then(|found| Some(found.fixed()?.username.clone()))
         };
         assert_eq!(find("ghcr.io", "other/app").as_deref(), Some("all"));
         assert_eq!(find("ghcr.io", "teamwork/app").as_deref(), Some("all"));

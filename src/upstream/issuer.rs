@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::token::{Token, TokenKey};
 use super::transport::{Behalf, Transport};
-use super::{Credential, Error, answer, body};
+use super::{Credential, CredentialKind, Error, answer, body};
 use crate::clock::Clock;
 
 /// Most of a token answer that is read, in bytes; go-containerregistry's limit. Real ones stay below 8 KiB.
@@ -28,11 +28,18 @@ const LIFETIME_MAX: Duration = Duration::from_hours(12);
 /// How long before its end a token is renewed, so that none dies on its way.
 const RENEWED_EARLY: Duration = Duration::from_secs(5);
 
-/// The value of an `Authorization: Basic` header, which never shows in `Debug`.
+/// The value of an `Authorization` header that shows the credential itself. It never shows in `Debug`.
 ///
 /// # Errors
 /// Never in practice: Base64 is visible text.
-pub(super) fn basic(credential: &Credential) -> Result<HeaderValue, Error> {
+pub(super) fn authorization(credential: &Credential) -> Result<HeaderValue, Error> {
+    match credential.kind {
+        CredentialKind::Password => basic(credential),
+        CredentialKind::Token => sensitive(&format!("Bearer {}", credential.password.expose())),
+    }
+}
+
+fn basic(credential: &Credential) -> Result<HeaderValue, Error> {
     let pair = format!("{}:{}", credential.username, credential.password.expose());
     sensitive(&format!("Basic {}", BASE64_STANDARD.encode(pair)))
 }
@@ -322,10 +329,7 @@ mod tests {
 
     #[test]
     fn a_password_may_hold_anything_and_is_not_printed() {
-        let credential = Credential {
-            username: "robot$a+b".to_owned(),
-            password: Secret::new("p:q\n\"ü"),
-        };
+        let credential = Credential::password("robot$a+b", Secret::new("p:q\n\"ü"));
         let value = basic(&credential).expect("a value");
         assert!(value.is_sensitive());
         let encoded = value.to_str().expect("text").trim_start_matches("Basic ");

@@ -14,8 +14,8 @@ use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 
 mod config;
 pub use config::{
-    AccessMode, AccessPolicy, Config, Credential, CredentialEntry, Credentials, Limits, Proxies,
-    Secret, UnknownNamespaces, UpstreamConfig,
+    AccessMode, AccessPolicy, Config, Credential, CredentialEntry, CredentialKind, CredentialSource,
+    Credentials, Limits, Proxies, Secret, UnknownNamespaces, UpstreamConfig,
 };
 
 mod way;
@@ -54,6 +54,12 @@ pub use body::BlobStream;
 
 // Who asks.
 mod caller;
+mod docker_config;
+mod helper;
+mod lent;
+pub use docker_config::{DockerConfig, DockerConfigError};
+pub use helper::Helper;
+
 mod challenge;
 mod issuer;
 mod rights;
@@ -90,6 +96,7 @@ use caller::TokenHasher;
 use clients::ConfiguredClients;
 use configured::{Configured, configured};
 use endpoint::Upstream;
+use lent::Lender;
 use retry::Retry;
 use rustls::RootCertStore;
 use session::Session;
@@ -113,6 +120,21 @@ struct Inner {
     hasher: Option<TokenHasher>,
     shared: Arc<Shared>,
     metrics: Metrics,
+}
+
+impl Inner {
+    /// Where the credential for a repository comes from. Docker's file counts where it is known to have one: whoever
+    /// asks by nobody's right must not turn out to have had one.
+    fn credential(&self, namespace: &Namespace, name: &RepositoryName) -> Option<CredentialSource> {
+        let found = self.credentials.find(namespace, name.as_str())?;
+        let canonical = |name: &Namespace| self.directory.canonical(name);
+        match &found {
+            CredentialSource::Fixed(_) | CredentialSource::Helper(_) => Some(found),
+            CredentialSource::DockerConfig(file) => {
+                file.has(namespace, name.as_str(), &canonical).then_some(found)
+            }
+        }
+    }
 }
 
 impl Upstreams {
@@ -212,7 +234,7 @@ impl Upstreams {
 
     /// Whether the mirror has a credential for the repository `name` of `namespace`, which is canonical.
     pub fn has_credential(&self, namespace: &Namespace, name: &RepositoryName) -> bool {
-        let found = self.0.credentials.find(namespace, name.as_str());
+        let found = self.0.credential(namespace, name);
         found.is_some()
     }
 
@@ -235,14 +257,14 @@ impl Upstreams {
                 &inner.shared.public_health,
             )),
         };
-        let credential = inner.credentials.find(namespace, name.as_str()).cloned();
+        let credential = inner.credential(namespace, name);
         let chain = via.through(&inner.own_via);
         Repository {
             inner: Arc::clone(inner),
             upstream,
             name: name.clone(),
             holder: match &credential {
-                Some(credential) => Holder::Mirror(credential.username.as_str().into()),
+                Some(credential) => Holder::Mirror(credential.label().into()),
                 None => Holder::Anybody,
             },
             credential,
@@ -261,7 +283,7 @@ pub struct Repository {
     inner: Arc<Inner>,
     upstream: Arc<Upstream>,
     name: RepositoryName,
-    credential: Option<Credential>,
+    credential: Option<CredentialSource>,
     /// Whose right it is that is used here.
     holder: Holder,
     /// The caller's own token; then there is no credential.
@@ -394,7 +416,8 @@ impl Repository {
             if asked > 0 {
                 shared.transport.retry(Retry::NextEndpoint);
             }
-            let credential = self.credential.as_ref();
+            let source = self.credential.as_ref();
+            let source = source.filter(|_| endpoint.sees_credentials);
             Session {
                 shared,
                 upstream,
@@ -402,9 +425,14 @@ impl Repository {
                 position,
                 has_next: asked + 1 < upstream.endpoints.len(),
                 repository: endpoint.repository(&self.name),
-                credential: credential.filter(|_| endpoint.sees_credentials),
                 caller: self.caller.as_ref().filter(|_| endpoint.sees_credentials),
                 relays: self.relays(),
+                credential: source.and_then(CredentialSource::fixed),
+                lender: source.map(|source| Lender {
+                    source,
+                    directory: &self.inner.directory,
+                    repository: &self.name,
+                }),
                 via,
             }
         }))

@@ -9,14 +9,14 @@ use super::challenge::Challenge;
 use super::session::Session;
 use super::shared::SchemeKey;
 use super::token::{Origin, TokenKey};
-use super::{Credential, Error, issuer, realm};
+use super::{Credential, CredentialKind, Error, issuer, realm};
 
 /// How a registry wants to be shown who asks.
 #[derive(Debug, Clone)]
 pub(super) enum Scheme {
     /// By this token.
     Bearer(Arc<TokenKey>),
-    /// By name and password.
+    /// By the credential itself: name and password, or a token that the registry takes as it is.
     Basic(Credential),
 }
 
@@ -108,6 +108,14 @@ impl Session<'_> {
     /// # Errors
     /// `Refused`, in that case.
     pub(super) fn choose(&self, offered: &[Challenge], url: &Url) -> Result<Option<Scheme>, Error> {
+        let is_met = |challenge: &Challenge| challenge.is("bearer") || challenge.is("basic");
+        if let Some(credential) = self.credential
+            && credential.kind == CredentialKind::Token
+            && offered.iter().any(is_met)
+        {
+            // Nobody issues a better one for it.
+            return Ok(Some(Scheme::Basic(credential.clone())));
+        }
         let mut refusal = None;
         for challenge in offered.iter().filter(|challenge| challenge.is("bearer")) {
             let realm = challenge.parameter("realm").unwrap_or_default();
@@ -145,7 +153,7 @@ impl Session<'_> {
             Scheme::Bearer(key) => key,
             Scheme::Basic(credential) => {
                 return Ok(Attached {
-                    authorization: issuer::basic(credential)?,
+                    authorization: issuer::authorization(credential)?,
                     scheme,
                     is_credential_refused: false,
                     is_last_word: true,

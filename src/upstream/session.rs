@@ -12,6 +12,7 @@ use super::breaker::Sign;
 use super::challenge::{Challenge, challenges};
 use super::endpoint::{Endpoint, Upstream};
 use super::health::{sign_of_answer, sign_of_error};
+use super::lent::Lender;
 use super::redirect::is_same_origin;
 use super::retry::Retry;
 use super::scheme::{Attached, Scheme};
@@ -67,6 +68,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Whether another credential might bring another answer.
+    pub(super) fn is_refusal(&self) -> bool {
+        let status = self.status();
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        !self.is_away && (is_refused || self.is_credential_refused)
+    }
+
     /// The status.
     pub(super) fn status(&self) -> StatusCode {
         self.response.status()
@@ -74,7 +82,7 @@ impl Answer {
 }
 
 /// One repository at one endpoint, on behalf of one caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session<'a> {
     pub(super) shared: &'a Shared,
     pub(super) upstream: &'a Upstream,
@@ -91,6 +99,8 @@ pub(super) struct Session<'a> {
     pub(super) caller: Option<&'a CallerToken>,
     /// Whether a challenge is kept for the caller to meet.
     pub(super) relays: bool,
+    /// Where it comes from, where this endpoint may see it.
+    pub(super) lender: Option<Lender<'a>>,
     /// The `Via` header.
     pub(super) via: &'a HeaderValue,
 }
@@ -104,7 +114,7 @@ impl Session<'_> {
     /// registry is an error here.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
         let permit = self.endpoint.health.admit()?;
-        let outcome = self.converse(ask).await;
+        let outcome = self.converse_as_lent(ask).await;
         permit.report(self.sign_of(ask, &outcome));
         outcome.map_err(|lost| lost.error)
     }
@@ -131,7 +141,7 @@ impl Session<'_> {
 
     /// At most four requests reach the registry: with what is remembered, without anything, with a kept token, and with
     /// a new one.
-    async fn converse(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
+    pub(super) async fn converse(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
         let url = self.endpoint.url(&self.repository, ask.below);
         if let Some(token) = self.caller {
             return self.ask_for_caller(ask, &url, token).await;

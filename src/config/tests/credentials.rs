@@ -30,6 +30,7 @@ mirror.corp/x: { username: corp, password: yes }
             .upstream
             .credentials
             .find(&namespace(registry), repository)?;
+        let credential = credential.fixed()?;
         Some(format!(
             "{}:{}",
             credential.username,

@@ -29,7 +29,7 @@ fn known_keys() -> Vec<String> {
     // The reader lists what it knows beside a key that it does not know.
     let probe = "\
 zzzz: 1
-listen: [{ address: '[::]:1', zzzz: 1 }]
+listen: [{ address: '[::]:1', zzzz: 1, tls: { zzzz: 1, certificates: [{ zzzz: 1 }] } }]
 cache: { zzzz: 1 }
 manifests: { zzzz: 1, tags: [{ zzzz: 1 }] }
 authentication: { zzzz: 1, rules: [{ zzzz: 1 }] }
@@ -116,6 +116,8 @@ fn the_example_is_a_configuration() {
         ("entrepot.yaml", example()),
         ("clients.htpasswd", &format!("ci:{hash}\n")),
         ("corp-ca.pem", &key.cert.pem()),
+        ("tls.crt", &key.cert.pem()),
+        ("tls.key", &key.signing_key.serialize_pem()),
         (
             "credentials.yaml",
             "ghcr.io/my-org: { username: u, password: p }",

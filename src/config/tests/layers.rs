@@ -204,6 +204,7 @@ fn a_file_is_read_and_its_paths_start_where_it_is() {
             .credentials
             .find(&namespace("ghcr.io"), "a")
             .expect("a credential");
+        let credential = credential.fixed().expect("a known one");
         assert_eq!(
             (&*credential.username, credential.password.expose()),
             ("alice", "s3cret")

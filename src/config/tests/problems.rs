@@ -227,7 +227,10 @@ fn a_configuration_in_order_can_be_printed_without_its_secrets() {
         .credentials
         .find(&namespace("ghcr.io"), "a/b");
     assert_eq!(
-        credential.map(|found| found.password.expose()),
+        credential
+            .as_ref()
+            .and_then(|found| found.fixed())
+            .map(|found| found.password.expose()),
         Some("hunter2")
     );
 }

@@ -245,10 +245,10 @@ impl Setup {
         self.config.credentials = Credentials::new(vec![CredentialEntry {
             namespace: self.config.upstreams[0].namespace.clone(),
             prefix: String::new(),
-            credential: Some(Credential {
-                username: "user".to_owned(),
-                password: Secret::new("password"),
-            }),
+            credential: Some(CredentialSource::Fixed(Credential::password(
+                "user",
+                Secret::new("password"),
+            ))),
         }]);
         self
     }
