@@ -37,10 +37,10 @@ impl RawAuthentication {
         }
     }
 
-    /// The clients and their rules, as far as they are right.
-    pub(super) fn check(&self, findings: &Findings) -> Authentication {
+    /// The clients and their rules, as far as they are right. `has_client_ca` where a listener knows them by certificate.
+    pub(super) fn check(&self, has_client_ca: bool, findings: &Findings) -> Authentication {
         let wrong = |rule: &'static str| Problem::of_place(self.place.clone(), rule);
-        if self.htpasswd.is_none() {
+        if self.htpasswd.is_none() && !has_client_ca {
             findings.problem(wrong("has no htpasswd, the file that `htpasswd -B` writes"));
         }
         if self.rules.is_empty() {

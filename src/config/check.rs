@@ -9,6 +9,7 @@ use super::problem::Findings;
 use super::raw::{RawConfig, RawManifests};
 use super::reader::Source;
 use super::routing::{RawWays, RoutingCheck};
+use super::tls::RawTls;
 use super::upstreams::{self, Upstreams};
 use super::written::Written;
 use super::{Config, Log, login, tags, value};
@@ -36,6 +37,12 @@ impl Check<'_> {
         let Outside { arguments, .. } = self.outside;
         let raw = self.file().unwrap_or_default();
         // Every part is checked before the first that is missing ends this.
+        let has_client_ca = raw.listen.as_ref().is_some_and(|(_, listeners)| {
+            let mut tls = listeners
+                .iter()
+                .filter_map(|listener| listener.tls.as_ref());
+            tls.any(RawTls::has_client_ca)
+        });
         let cache_directory = self.findings.setting(
             self.outside.layers(
                 "--cache-dir",
@@ -48,7 +55,7 @@ impl Check<'_> {
         let authentication = raw
             .authentication
             .as_ref()
-            .map(|raw| raw.check(self.findings));
+            .map(|raw| raw.check(has_client_ca, self.findings));
         let has_clients = authentication.is_some();
         let log = self.log();
         let upstreams = Upstreams::check(
@@ -87,7 +94,8 @@ impl Check<'_> {
         let credentials = Credentials::new(credentials::unique(credentials, self.findings));
         let routing = routing?;
         let docker_config = raw.docker_config.as_ref();
-        let docker_config = docker_config.and_then(|file| login::docker_config(file, self.findings));
+        let docker_config =
+            docker_config.and_then(|file| login::docker_config(file, self.findings));
         let credentials = credentials.with_docker_config(docker_config);
         Some(Config {
             listen: routing.listen,

@@ -110,9 +110,7 @@ impl RawCredential {
                     return Some(Some(CredentialSource::Fixed(credential)));
                 }
             },
-            (None, None) => {
-                "has neither username nor password; write '' for both to be anonymous"
-            }
+            (None, None) => "has neither username nor password; write '' for both to be anonymous",
             (None, Some(_)) => "has no username",
             (Some(_), None) => "has no password",
         };

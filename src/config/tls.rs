@@ -42,6 +42,11 @@ impl RawTls {
         }
     }
 
+    /// Whether clients are known there by their certificates.
+    pub(super) fn has_client_ca(&self) -> bool {
+        self.client_ca.is_some()
+    }
+
     /// The files, all of which can be used; `None` after a problem was taken down.
     pub(super) fn check(&self, findings: &Findings) -> Option<TlsFiles> {
         let pairs: Vec<_> = self.pairs.iter().map(|pair| pair.check(findings)).collect();
@@ -50,7 +55,8 @@ impl RawTls {
         let client_certificate = self.client_certificate.as_ref();
         let client_certificate = client_certificate.map(|written| {
             if client_ca.is_none() {
-                let rule = "is about certificates of clients, but there is no client_ca to judge them by";
+                let rule =
+                    "is about certificates of clients, but there is no client_ca to judge them by";
                 findings.problem(written.problem(rule));
             }
             findings.parse(written, whether_clients_need_one)

@@ -132,7 +132,9 @@ fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Rule> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let chain = chain.map_err(|_| "is not a well-formed PEM file")?;
     if chain.is_empty() {
-        return Err("holds no certificate; it must be a PEM file with -----BEGIN CERTIFICATE-----".into());
+        return Err(
+            "holds no certificate; it must be a PEM file with -----BEGIN CERTIFICATE-----".into(),
+        );
     }
     Ok(chain)
 }
@@ -140,7 +142,8 @@ fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Rule> {
 fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, Rule> {
     let (pem, _) = read_bytes(path.as_ref()).map_err(|error| error.to_string())?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        "holds no key; it must be a PEM file with -----BEGIN PRIVATE KEY----- and no password".into()
+        "holds no key; it must be a PEM file with -----BEGIN PRIVATE KEY----- and no password"
+            .into()
     })
 }
 
@@ -166,17 +169,39 @@ mod tests {
         ] {
             assert!(proxy_url(text).is_ok(), "{text}");
         }
-        for text in ["", "proxy.example:3128", "ftp://proxy.example", "http://", "none"] {
+        for text in [
+            "",
+            "proxy.example:3128",
+            "ftp://proxy.example",
+            "http://",
+            "none",
+        ] {
             assert!(proxy_url(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_is_reached_directly_is_a_host_or_a_block() {
-        for text in ["*", "a.example", ".a.example", "10.0.0.0/8", "10.0.0.1", "fd00::/8", "::1"] {
+        for text in [
+            "*",
+            "a.example",
+            ".a.example",
+            "10.0.0.0/8",
+            "10.0.0.1",
+            "fd00::/8",
+            "::1",
+        ] {
             assert!(direct(text).is_ok(), "{text}");
         }
-        for text in ["", "a.example:80", "*.a.example", "10.0.0.0/33", "a,b", "http://a", "[::1]"] {
+        for text in [
+            "",
+            "a.example:80",
+            "*.a.example",
+            "10.0.0.0/33",
+            "a,b",
+            "http://a",
+            "[::1]",
+        ] {
             assert!(direct(text).is_err(), "{text}");
         }
     }

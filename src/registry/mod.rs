@@ -373,7 +373,7 @@ fn send_blob(
 
 impl Service for Registry {
     async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
-        let mut entry = Entry::new(&request, caller, self.metrics.clone());
+        let mut entry = Entry::new(&request, caller.clone(), self.metrics.clone());
         let response = self.respond(request, caller, &mut entry).await;
         entry.attach(response)
     }

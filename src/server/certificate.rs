@@ -147,7 +147,10 @@ mod tests {
         check(name(None, vec![uri()]), Some("spiffe://example/ci"));
         check(name(None, vec![]), None);
         check(name(Some("a\nb"), vec![]), None);
-        check(name(Some(&"x".repeat(300)), vec![]), Some(&*"x".repeat(300)));
+        check(
+            name(Some(&"x".repeat(300)), vec![]),
+            Some(&*"x".repeat(300)),
+        );
     }
 
     #[test]

@@ -82,7 +82,9 @@ pub enum TlsError {
     #[error("{0} holds a certificate that cannot be read")]
     Certificate(PathBuf),
     /// A file holds no key that can be used.
-    #[error("{0} holds no key; it must be a PEM file with -----BEGIN PRIVATE KEY----- and no password")]
+    #[error(
+        "{0} holds no key; it must be a PEM file with -----BEGIN PRIVATE KEY----- and no password"
+    )]
     Key(PathBuf),
     /// The key is that of another certificate.
     #[error("{0} is not the key of the certificate")]

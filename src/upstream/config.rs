@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::{DockerConfig, Helper, Way};
 use super::connections::CONNECTIONS_MAX;
 use crate::oci::{Namespace, RepositoryPatterns};
+use super::{DockerConfig, Helper, Way};
 
 /// Most connections for one blob, unless the operator says otherwise. Registries and CDNs tolerate a handful from one
 /// client; browsers use six.
@@ -273,7 +273,10 @@ impl Credentials {
         };
         match self.entries.iter().find(fits) {
             Some(entry) => entry.credential.clone(),
-            None => self.docker_config.clone().map(CredentialSource::DockerConfig),
+            None => self
+                .docker_config
+                .clone()
+                .map(CredentialSource::DockerConfig),
         }
     }
 }

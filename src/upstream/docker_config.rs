@@ -327,8 +327,16 @@ mod tests {
     #[test]
     fn all_forms_of_an_entry_are_read() {
         let up = Some(Some(("u", "p:q")));
-        check(r#"{"auths":{"ghcr.io":{"auth":"dTpwOnE="}}}"#, "ghcr.io", up);
-        check(r#"{"auths":{"https://ghcr.io/v2/":{"auth":"dTpwOnE="}}}"#, "ghcr.io", up);
+        check(
+            r#"{"auths":{"ghcr.io":{"auth":"dTpwOnE="}}}"#,
+            "ghcr.io",
+            up,
+        );
+        check(
+            r#"{"auths":{"https://ghcr.io/v2/":{"auth":"dTpwOnE="}}}"#,
+            "ghcr.io",
+            up,
+        );
         check(
             r#"{"auths":{"https://index.docker.io/v1/":{"username":"u","password":"p:q"}}}"#,
             "docker.io",
@@ -372,7 +380,11 @@ mod tests {
             r#"{"username":"a:b","password":"p"}"#,
             r#"{"registrytoken":"a\nb"}"#,
         ] {
-            check(&format!(r#"{{"auths":{{"ghcr.io":{entry}}}}}"#), "ghcr.io", Some(None));
+            check(
+                &format!(r#"{{"auths":{{"ghcr.io":{entry}}}}}"#),
+                "ghcr.io",
+                Some(None),
+            );
         }
         check(r#"{"auths":{"ghcr.io":{}}}"#, "ghcr.io", None);
     }
@@ -381,7 +393,14 @@ mod tests {
     fn what_docker_does_not_write_is_refused_and_not_repeated() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
-        for text in ["", "hunter2", "[]", "{}", r#"{"auths":[]}"#, r#"{"auths":{"a":"hunter2"}}"#] {
+        for text in [
+            "",
+            "hunter2",
+            "[]",
+            "{}",
+            r#"{"auths":[]}"#,
+            r#"{"auths":{"a":"hunter2"}}"#,
+        ] {
             fs::write(&path, text).unwrap();
             let error = DockerConfig::load(path.clone()).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

@@ -14,8 +14,8 @@ use crate::oci::{Digest, Namespace, Reference, RepositoryName};
 
 mod config;
 pub use config::{
-    AccessMode, AccessPolicy, Config, Credential, CredentialEntry, CredentialKind, CredentialSource,
-    Credentials, Limits, Proxies, Secret, UnknownNamespaces, UpstreamConfig,
+    AccessMode, AccessPolicy, Config, Credential, CredentialEntry, CredentialKind,
+    CredentialSource, Credentials, Limits, Proxies, Secret, UnknownNamespaces, UpstreamConfig,
 };
 
 mod way;
@@ -130,9 +130,9 @@ impl Inner {
         let canonical = |name: &Namespace| self.directory.canonical(name);
         match &found {
             CredentialSource::Fixed(_) | CredentialSource::Helper(_) => Some(found),
-            CredentialSource::DockerConfig(file) => {
-                file.has(namespace, name.as_str(), &canonical).then_some(found)
-            }
+            CredentialSource::DockerConfig(file) => file
+                .has(namespace, name.as_str(), &canonical)
+                .then_some(found),
         }
     }
 }

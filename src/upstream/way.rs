@@ -132,6 +132,10 @@ mod tests {
             check(None, &[tls, url], &[true, true]);
             check(Some(false), &[url], &[true]);
         }
-        check(None, &[tls, "http://localhost.evil.example"], &[true, false]);
+        check(
+            None,
+            &[tls, "http://localhost.evil.example"],
+            &[true, false],
+        );
     }
 }

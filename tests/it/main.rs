@@ -36,6 +36,7 @@ mod listings;
 
 mod reload;
 mod tls;
+mod ways_out;
 
 mod restart;
 mod shutdown;

@@ -113,7 +113,10 @@ fn what_is_of_no_use_stops_the_start() {
     let no_file = format!("{}, client_ca: /nonexistent/ca.pem", pair(&own));
     for (keys, expected) in [
         (pair(&mixed), "is not the key of the certificate"),
-        (pair(&[empty.clone(), own[1].clone()]), "holds no certificate"),
+        (
+            pair(&[empty.clone(), own[1].clone()]),
+            "holds no certificate",
+        ),
         (pair(&[own[0].clone(), empty.clone()]), "holds no key"),
         (format!("certificate: {:?}", own[0]), "has no key"),
         (format!("key: {:?}", own[1]), "has no certificate"),

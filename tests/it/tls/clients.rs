@@ -3,9 +3,10 @@
 use super::client::TlsClient;
 use super::{files, listening, pair};
 use crate::harness::client::Request;
+use crate::harness::content::Image;
 use crate::harness::log::Log;
 use crate::harness::mirror::{Mirror, Setup};
-use crate::harness::upstream::Authority;
+use crate::harness::upstream::{Authority, Upstream};
 
 const HOST: &str = "mirror.test";
 
@@ -63,4 +64,34 @@ async fn the_log_says_who_asked() {
     let client = TlsClient::with_certificate(&servers, &identity);
     assert_eq!(status(&client, &mirror).await, Some(200));
     assert!(log.text().contains("ci-runner"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn the_rules_know_a_client_by_its_certificate() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let upstream = Upstream::start().await;
+    for name in ["team/app", "other/app"] {
+        upstream.put_image(name, "v1", &Image::new(1));
+    }
+    let setup = Setup::new();
+    let own = files(&setup, "own", &servers.certify(&[HOST]));
+    let ca = setup.file("clients.pem", clients.pem());
+    let keys = format!(
+        "{}, client_ca: {ca:?}, client_certificate: optional",
+        pair(&own)
+    );
+    let rules = "{ rules: [{ users: [ci], repositories: ['registry.example/team/**'] }] }";
+    let setup = listening(setup, &keys).line(&format!("authentication: {rules}"));
+    let setup = setup.upstream_with("registry.example", &upstream, "access: authenticated");
+    let mirror = setup.start().await;
+    let client = |name: &str| TlsClient::with_certificate(&servers, &clients.certify_client(name));
+    let get = async |client: &TlsClient, name: &str| {
+        let request = Request::get(&format!("/v2/{name}/manifests/v1"));
+        let answer = client.send(mirror.addresses[1], HOST, &request).await;
+        answer.expect("an answer").status
+    };
+    assert_eq!(get(&client("ci"), "team/app").await, 200);
+    assert_eq!(get(&client("ci"), "other/app").await, 403);
+    assert_eq!(get(&client("stranger"), "team/app").await, 403);
+    assert_eq!(get(&TlsClient::new(&servers), "team/app").await, 401);
 }

@@ -1,0 +1,7 @@
+//! The way to each upstream: its own proxy, its own credentials, its own certificates.
+
+mod certificates;
+mod kept_elsewhere;
+mod mirrors;
+mod proxies;
+mod proxy;

@@ -1,0 +1,75 @@
+//! A proxy in this process that writes down what it is told.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// An HTTP proxy that opens tunnels (RFC 9110 section 9.3.6), and passes on what is asked for in plain.
+pub struct Proxy {
+    pub address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    _serving: JoinSet<()>,
+}
+
+impl Proxy {
+    /// A proxy on loopback. It ends when it is dropped.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let log: Arc<Mutex<String>> = Arc::default();
+        let mut serving = JoinSet::new();
+        let written = Arc::clone(&log);
+        serving.spawn(async move {
+            let mut connections = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        let (stream, _) = accepted.expect("loopback accepts");
+                        connections.push(pass_on(stream, Arc::clone(&written)));
+                    }
+                    Some(_) = connections.next() => {}
+                }
+            }
+        });
+        Self {
+            address,
+            log,
+            _serving: serving,
+        }
+    }
+
+    /// Everything it was told, and that it passed on in plain.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+}
+
+async fn pass_on(mut client: TcpStream, log: Arc<Mutex<String>>) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.ok()?);
+    }
+    let text = String::from_utf8_lossy(&head).into_owned();
+    log.lock().expect("not poisoned").push_str(&text);
+    let mut words = text.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let host = target.strip_prefix("http://").unwrap_or(target);
+    let host = host.split('/').next()?;
+    let mut server = TcpStream::connect(host).await.ok()?;
+    if method == "CONNECT" {
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
+    } else {
+        let path = target.strip_prefix("http://")?.strip_prefix(host)?;
+        // One request a connection, so that each is seen.
+        let origin = text.replacen(target, path, 1);
+        let origin = origin.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        server.write_all(origin.as_bytes()).await.ok()?;
+    }
+    copy_bidirectional(&mut client, &mut server).await.ok()?;
+    Some(())
+}
