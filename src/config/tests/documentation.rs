@@ -39,7 +39,7 @@ upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 }, t
     let mut found = problems(load_yaml(probe, "", &[]));
     // What is missing is another matter.
     found.retain(|problem| problem.contains("zzzz"));
-    assert_eq!(found.len(), 11, "{found:#?}");
+    assert_eq!(found.len(), 13, "{found:#?}");
     found.iter().flat_map(|problem| known_in(problem)).collect()
 }
 

