@@ -49,12 +49,16 @@ impl Proxy {
     }
 }
 
-async fn pass_on(mut client: TcpStream, log: Arc<Mutex<String>>) -> Option<()> {
+async fn head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await.ok()?);
+        head.push(stream.read_u8().await.ok()?);
     }
-    let text = String::from_utf8_lossy(&head).into_owned();
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+async fn pass_on(mut client: TcpStream, log: Arc<Mutex<String>>) -> Option<()> {
+    let text = head(&mut client).await?;
     log.lock().expect("not poisoned").push_str(&text);
     let mut words = text.split(' ');
     let (method, target) = (words.next()?, words.next()?);
@@ -65,10 +69,12 @@ async fn pass_on(mut client: TcpStream, log: Arc<Mutex<String>>) -> Option<()> {
         client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
     } else {
         let path = target.strip_prefix("http://")?.strip_prefix(host)?;
-        // One request a connection, so that each is seen.
         let origin = text.replacen(target, path, 1);
-        let origin = origin.replacen("\r\n", "\r\nConnection: close\r\n", 1);
         server.write_all(origin.as_bytes()).await.ok()?;
+        // One request a connection, so that each is seen.
+        let answer = head(&mut server).await?;
+        let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        client.write_all(answer.as_bytes()).await.ok()?;
     }
     copy_bidirectional(&mut client, &mut server).await.ok()?;
     Some(())
