@@ -37,8 +37,8 @@ mod raw;
 mod reader;
 
 mod credentials;
-mod routing;
 mod login;
+mod routing;
 mod tags;
 mod tls;
 mod upstreams;

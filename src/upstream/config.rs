@@ -7,8 +7,8 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::connections::CONNECTIONS_MAX;
-use crate::oci::{Namespace, RepositoryPatterns};
 use super::{DockerConfig, Helper, Way};
+use crate::oci::{Namespace, RepositoryPatterns};
 
 /// Most connections for one blob, unless the operator says otherwise. Registries and CDNs tolerate a handful from one
 /// client; browsers use six.

@@ -86,7 +86,10 @@ fn the_file_to_copy_is_a_configuration_as_it_is_and_with_every_key() {
         let files = Files::new(&[
             ("entrepot.yaml", text),
             ("corp-ca.pem", &key.cert.pem()),
-            ("credentials.yaml", "ghcr.io: { username: u, password: p }"),
+            ("tls.crt", &key.cert.pem()),
+            ("tls.key", &key.signing_key.serialize_pem()),
+            ("config.json", "{\"auths\":{}}"),
+            ("credentials.yaml", "lscr.io: { username: u, password: p }"),
             ("htpasswd", &format!("me:{hash}\n")),
         ]);
         let path = files.path("entrepot.yaml").display().to_string();

@@ -5,8 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::oci::{Algorithm, RepositoryPatterns};
 use crate::upstream::{
-    AccessPolicy, Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig,
-    Way,
+    AccessPolicy, Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig, Way,
 };
 
 /// Every public registry, two private ones, and Docker Hub by default.
