@@ -65,6 +65,10 @@ impl RawCredential {
 
     /// Where the credential comes from; `Some(None)` is anonymous, and `None` follows a problem: a credential that
     /// cannot be used is never taken for none.
+    #[expect(
+        clippy::option_option,
+        reason = "a problem, anonymous, and a credential are three things"
+    )]
     pub(super) fn check(&self, findings: &Findings) -> Option<Option<CredentialSource>> {
         let has_pair = self.username.is_some() || self.password.is_some();
         let ways = [
@@ -99,6 +103,10 @@ impl RawCredential {
         None
     }
 
+    #[expect(
+        clippy::option_option,
+        reason = "a problem, anonymous, and a credential are three things"
+    )]
     fn pair(&self, findings: &Findings) -> Option<Option<CredentialSource>> {
         let rule = match (&self.username, &self.password) {
             (Some(username), Some(password)) => match (username.text(), password.text()) {

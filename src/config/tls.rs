@@ -91,12 +91,12 @@ impl RawPair {
     }
 
     fn check(&self, findings: &Findings) -> Option<CertificateFiles> {
-        let path = |written: &Option<Written>, missing: &'static str| match written {
-            Some(written) => findings.parse(written, value::path),
-            None => {
+        let path = |written: &Option<Written>, missing: &'static str| {
+            let Some(written) = written else {
                 findings.problem(Problem::of_place(self.place.clone(), missing));
-                None
-            }
+                return None;
+            };
+            findings.parse(written, value::path)
         };
         let certificate = path(&self.certificate, "has no certificate");
         let key = path(&self.key, "has no key");

@@ -183,11 +183,15 @@ impl CertificateFiles {
         let no_key = |_| TlsError::Key(self.key.clone());
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(no_key)?;
         let provider = rustls::crypto::ring::default_provider();
-        CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::OtherKey(self.key.clone()),
-            rustls::Error::InvalidCertificate(_) => TlsError::Certificate(self.certificate.clone()),
-            // Of no kind that is known, or not what its label says.
-            _ => TlsError::Key(self.key.clone()),
+        CertifiedKey::from_der(chain, key, &provider).map_err(|error| {
+            if matches!(error, rustls::Error::InconsistentKeys(_)) {
+                TlsError::OtherKey(self.key.clone())
+            } else if matches!(error, rustls::Error::InvalidCertificate(_)) {
+                TlsError::Certificate(self.certificate.clone())
+            } else {
+                // Of no kind that is known, or not what its label says.
+                TlsError::Key(self.key.clone())
+            }
         })
     }
 }

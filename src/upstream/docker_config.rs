@@ -142,6 +142,10 @@ impl DockerConfig {
         self.entry(namespace, repository, canonical).is_some()
     }
 
+    #[expect(
+        clippy::option_option,
+        reason = "no entry, anonymous, and a credential are three things"
+    )]
     fn entry(
         &self,
         namespace: &Namespace,
@@ -307,6 +311,10 @@ pub(super) fn sound(credential: Credential) -> Option<Credential> {
 mod tests {
     use super::*;
 
+    #[expect(
+        clippy::option_option,
+        reason = "no entry, anonymous, and a credential are three things"
+    )]
     fn found(json: &str, namespace: &str, repository: &str) -> Option<Option<(String, String)>> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
@@ -319,6 +327,10 @@ mod tests {
     }
 
     #[track_caller]
+    #[expect(
+        clippy::option_option,
+        reason = "no entry, anonymous, and a credential are three things"
+    )]
     fn check(json: &str, namespace: &str, expected: Option<Option<(&str, &str)>>) {
         let expected = expected.map(|it| it.map(|(a, b)| (a.to_owned(), b.to_owned())));
         assert_eq!(found(json, namespace, "team/app"), expected, "{json}");

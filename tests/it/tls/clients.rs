@@ -14,7 +14,7 @@ async fn start(servers: &Authority, clients: &Authority, keys: &str) -> Mirror {
     let setup = Setup::new();
     let own = files(&setup, "own", &servers.certify(&[HOST]));
     let ca = setup.file("clients.pem", clients.pem());
-    let keys = format!("{}, client_ca: {ca:?}, {keys}", pair(&own));
+    let keys = format!("{}, client_ca: '{}', {keys}", pair(&own), ca.display());
     listening(setup, &keys).start().await
 }
 

@@ -30,5 +30,9 @@ fn listening(setup: Setup, keys: &str) -> Setup {
 
 /// The keys of `tls` for one certificate.
 fn pair([certificate, key]: &[PathBuf; 2]) -> String {
-    format!("certificate: {certificate:?}, key: {key:?}")
+    format!(
+        "certificate: '{}', key: '{}'",
+        certificate.display(),
+        key.display()
+    )
 }

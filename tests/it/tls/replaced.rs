@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::client::TlsClient;
 use super::{files, listening, pair};
-use crate::harness::client::Request;
+use crate::harness::client::{Pull, Request};
 use crate::harness::content::{KIB, bytes};
 use crate::harness::gate::Gate;
 use crate::harness::mirror::Setup;
@@ -48,7 +48,7 @@ async fn a_certificate_is_replaced_while_fifty_pulls_run_and_none_fails() {
     gate.open();
     let late = late.connection.ask(&Request::get(&target)).await;
     pulls.push(late.expect("a head"));
-    let answers = join_all(pulls.into_iter().map(|pull| pull.finish_and_keep())).await;
+    let answers = join_all(pulls.into_iter().map(Pull::finish_and_keep)).await;
     for (answer, connection) in answers {
         assert_eq!(answer.expect(200), content);
         // And the connection is good for more.

@@ -31,7 +31,7 @@ fn docker_config(registry: &str, password: &str) -> String {
 /// A program beside the configuration. It counts how often it runs in a file called `runs`.
 fn program(setup: &Setup, body: &str) -> (PathBuf, PathBuf) {
     let runs = setup.file("runs", "");
-    let text = format!("#!/bin/sh\necho x >> {runs:?}\n{body}\n");
+    let text = format!("#!/bin/sh\necho x >> '{}'\n{body}\n", runs.display());
     let path = setup.file("helper", &text);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a file");
     (path, runs)

@@ -23,7 +23,8 @@ async fn two_upstreams_with_their_own_proxies_and_credentials_see_nothing_of_eac
         let url = format!("http://user:proxy-{name}@{}", proxy.address);
         let namespace = format!("{name}.example");
         setup = setup.upstream_with(&namespace, &upstream, &format!("proxy: {url:?}"));
-        credentials += &format!("{namespace}: {{ username: robot, password: registry-{name} }}\n");
+        let robot = format!("{{ username: robot, password: registry-{name} }}");
+        credentials.extend([namespace.as_str(), ": ", &robot, "\n"]);
         upstreams.push(upstream);
         proxies.push(proxy);
     }

@@ -70,6 +70,9 @@ async fn pass_on(mut client: TcpStream, log: Arc<Mutex<String>>) -> Option<()> {
     } else {
         let path = target.strip_prefix("http://")?.strip_prefix(host)?;
         let origin = text.replacen(target, path, 1);
+        // What is said to a proxy stays there (RFC 9110 section 11.7.2).
+        let is_ours = |line: &&str| !line.to_lowercase().starts_with("proxy-authorization:");
+        let origin: String = origin.split_inclusive("\r\n").filter(is_ours).collect();
         server.write_all(origin.as_bytes()).await.ok()?;
         // One request a connection, so that each is seen.
         let answer = head(&mut server).await?;

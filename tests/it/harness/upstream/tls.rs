@@ -35,7 +35,7 @@ impl Authority {
     /// A certificate for some hosts, and its key.
     pub fn certify(&self, hosts: &[&str]) -> (Certificate, KeyPair) {
         let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
-        self.sign(CertificateParams::new(hosts).expect("names"))
+        self.sign(&CertificateParams::new(hosts).expect("names"))
     }
 
     /// A certificate for a client of this name, and its key.
@@ -43,10 +43,10 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> (Certificate, KeyPair) {
+    fn sign(&self, params: &CertificateParams) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate, key)
