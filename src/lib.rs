@@ -93,11 +93,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
     metrics.config_loaded(clock.now());
     let fixed = Fixed::of(&config);
     let directory = config.cache_directory;
+    let access = config.cache_access;
     // The file system may be slow, a network one very slow; signals are to be answered meanwhile.
-    let storage = match tokio::task::spawn_blocking(move || Local::open(&directory)).await {
-        Ok(opened) => opened?,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    };
+    let storage =
+        match tokio::task::spawn_blocking(move || Local::open_for(&directory, access)).await {
+            Ok(opened) => opened?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
     let upstreams = Upstreams::new(config.upstream, clock.clone(), metrics.clone())?;
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
@@ -107,7 +109,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         let tls = listen.tls.map(TlsFiles::load).transpose()?.map(Arc::new);
         listeners.push(Listener { socket, tls });
     }
-    let cache = Cache::new(storage, config.tags, clock.clone(), metrics.clone());
+    let cache = Cache::new(
+        storage,
+        config.tags,
+        config.budget,
+        clock.clone(),
+        metrics.clone(),
+    );
     let registry = Registry::new(
         upstreams.clone(),
         config.ways,

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
-use crate::cache::Cache;
+use crate::cache::{Budget, Cache};
 use crate::cli::Hangup;
 use crate::clock::Clock;
 use crate::config::{self, Arguments, Config, Files, Listen, Problems, Reading, Watch};
 use crate::metrics::Metrics;
 use crate::oci::Namespace;
 use crate::registry::{CurrentRegistry, Registry};
+use crate::storage::Access;
 use crate::upstream::{self, Upstreams};
 
 /// What of a running mirror another configuration changes, and what it does not.
@@ -30,6 +31,8 @@ pub struct Reload {
 pub(crate) struct Fixed {
     pub(crate) listen: Vec<Listen>,
     pub(crate) cache_directory: PathBuf,
+    pub(crate) cache_access: Access,
+    pub(crate) budget: Budget,
 }
 
 /// Why a configuration was not taken on. The one before stays.
@@ -61,6 +64,8 @@ impl Fixed {
         Self {
             listen: config.listen.clone(),
             cache_directory: config.cache_directory.clone(),
+            cache_access: config.cache_access,
+            budget: config.budget,
         }
     }
 
@@ -71,6 +76,18 @@ impl Fixed {
             (
                 "cache.directory",
                 self.cache_directory != config.cache_directory,
+            ),
+            (
+                "cache.group_access",
+                self.cache_access != config.cache_access,
+            ),
+            (
+                "cache.max_size",
+                self.budget.max_size != config.budget.max_size,
+            ),
+            (
+                "cache.min_free",
+                self.budget.min_free != config.budget.min_free,
             ),
         ];
         let differing = keys.into_iter().filter(|(_, differs)| *differs);

@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::behind::Behind;
+use super::evict::Evictor;
 use super::fill::{Fill, FillError, Fills, Opened, Standing};
 use super::links::{Links, Proof, Subject};
 use super::outcome::{BypassReason, Outcome};
@@ -24,6 +25,7 @@ pub(super) struct Blobs {
     storage: Local,
     shelf: Shelf,
     links: Links,
+    evictor: Evictor,
     fills: Fills,
     behind: Behind,
     metrics: Metrics,
@@ -34,12 +36,14 @@ impl Blobs {
         storage: Local,
         shelf: Shelf,
         links: Links,
+        evictor: Evictor,
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
         let fills = Fills::new(
             storage.clone(),
             links.clone(),
+            evictor.clone(),
             behind.clone(),
             metrics.clone(),
         );
@@ -47,6 +51,7 @@ impl Blobs {
             storage,
             shelf,
             links,
+            evictor,
             fills,
             behind,
             metrics,
@@ -71,6 +76,9 @@ impl Blobs {
             }
         }
         let hint = self.shelf.size_of(&digest);
+        if hint.is_some_and(|size| self.evictor.is_too_large(size)) {
+            return Box::pin(self.pass_through(source, digest, BypassReason::NoRoom)).await;
+        }
         let (role, fill, _present) = self.fills.join(digest, &source, hint);
         let outcome = joined(&fill, role);
         let _waiter = self.metrics.fill_waiter();
@@ -79,8 +87,18 @@ impl Blobs {
                 Ok((outcome, Blob::filling(fill, opened, source)))
             }
             Ok(_) => Box::pin(self.pass_through(source, digest, BypassReason::NotBelieved)).await,
-            Err(FillError::Storage(_)) => {
-                Box::pin(self.pass_through(source, digest, BypassReason::StorageFailed)).await
+            Err(FillError::Storage(error)) => {
+                let reason = match error.operation {
+                    Operation::Reserve => BypassReason::NoRoom,
+                    Operation::Open
+                    | Operation::Read
+                    | Operation::Create
+                    | Operation::Write
+                    | Operation::Publish
+                    | Operation::Remove
+                    | Operation::Touch => BypassReason::StorageFailed,
+                };
+                Box::pin(self.pass_through(source, digest, reason)).await
             }
             Err(FillError::Upstream(error)) => Err(self.refused(&source, digest, error)),
             Err(FillError::WrongDigest { found }) => Err(Error::WrongDigest { found }),
@@ -188,9 +206,14 @@ impl Blobs {
         digest: Digest,
     ) -> Result<Option<StoredBlob>, Error> {
         let (storage, shelf) = (self.storage.clone(), self.shelf.clone());
+        let evictor = self.evictor.clone();
         let key = ManifestKey::new(source, digest);
         let looked_up = spawn_blocking(move || {
             let blob = storage.blob(&digest)?;
+            match &blob {
+                Some(blob) => evictor.used(&digest, blob),
+                None => evictor.missing(&digest),
+            }
             let size = blob.as_ref().map_or(0, |blob| blob.size);
             let is_manifest = size <= upstream::MANIFEST_BYTES_MAX && shelf.is_manifest(&key)?;
             Ok::<_, crate::storage::Error>((blob, is_manifest))

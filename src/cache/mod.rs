@@ -28,6 +28,9 @@ mod links;
 mod pending;
 mod provenance;
 
+mod evict;
+pub use evict::{Amount, Budget};
+
 mod reader;
 pub use reader::{Blob, BlobReader, ReadError, Unfinished};
 
@@ -45,6 +48,7 @@ use crate::upstream::{self, Repository};
 
 use behind::Behind;
 use blobs::Blobs;
+use evict::Evictor;
 use links::Links;
 use list_store::ListStore;
 use listings::Listings;
@@ -103,13 +107,27 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache over `storage`, with tags as `tags` says.
-    pub fn new(storage: Local, tags: TagPolicy, clock: Clock, metrics: Metrics) -> Self {
+    /// A cache over `storage` within `budget`, with tags as `tags` says. Must be called inside a tokio runtime.
+    pub fn new(
+        storage: Local,
+        tags: TagPolicy,
+        budget: Budget,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         let behind = Behind::default();
         let provenance = Provenance::new(storage.clone(), behind.clone(), metrics.clone());
+        let evictor = Evictor::start(
+            storage.clone(),
+            budget,
+            clock.clone(),
+            metrics.clone(),
+            behind.clone(),
+        );
         let shelf = Shelf::new(
             storage.clone(),
             provenance.clone(),
+            evictor.clone(),
             behind.clone(),
             metrics.clone(),
         );
@@ -136,6 +154,7 @@ impl Cache {
                 storage,
                 shelf.clone(),
                 links.clone(),
+                evictor,
                 behind.clone(),
                 metrics,
             ),

@@ -48,6 +48,8 @@ pub enum BypassReason {
     StorageFailed,
     /// A registry that anybody could have set up says that it has what only others are known to have: it has to send it.
     NotBelieved,
+    /// It does not fit into what the cache may take.
+    NoRoom,
 }
 
 impl Outcome {
@@ -71,7 +73,9 @@ impl Outcome {
             } => "coalesced",
             Self::Revalidated => "revalidated",
             Self::Stale { .. } => "stale",
-            Self::Bypass(BypassReason::StorageFailed | BypassReason::NotBelieved) => "bypass",
+            Self::Bypass(
+                BypassReason::StorageFailed | BypassReason::NotBelieved | BypassReason::NoRoom,
+            ) => "bypass",
         }
     }
 
@@ -111,6 +115,7 @@ impl fmt::Display for Outcome {
             Self::Bypass(BypassReason::NotBelieved) => {
                 f.write_str("fwd=bypass; detail=not-believed")
             }
+            Self::Bypass(BypassReason::NoRoom) => f.write_str("fwd=bypass; detail=no-room"),
         }
     }
 }

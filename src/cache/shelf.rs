@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::behind::Behind;
+use super::evict::Evictor;
 use super::pending::Pending;
 use super::provenance::Provenance;
 use super::tag_record::{TagKey, TagRecord};
@@ -58,6 +59,7 @@ struct ManifestFile {
 #[derive(Debug, Clone)]
 pub(super) struct Shelf {
     storage: Local,
+    evictor: Evictor,
     behind: Behind,
     metrics: Metrics,
     hot: moka::sync::Cache<ManifestKey, Arc<Manifest>>,
@@ -99,6 +101,7 @@ impl Shelf {
     pub(super) fn new(
         storage: Local,
         provenance: Provenance,
+        evictor: Evictor,
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
@@ -114,6 +117,7 @@ impl Shelf {
         Self {
             storage,
             provenance,
+            evictor,
             behind,
             pending,
             metrics,
@@ -125,7 +129,10 @@ impl Shelf {
 
     /// The manifest `digest`, if it is in memory.
     pub(super) fn hot(&self, key: &ManifestKey) -> Option<Arc<Manifest>> {
-        self.hot.get(key)
+        let manifest = self.hot.get(key)?;
+        // Or its file would go while everybody asks for it, and a restart would not find it.
+        self.evictor.used_in_memory(&key.digest);
+        Some(manifest)
     }
 
     /// What is known of a tag, if it is in memory.
@@ -145,6 +152,7 @@ impl Shelf {
             self.storage(move |storage| load(storage, &wanted))
                 .await??,
         );
+        self.evictor.used_in_memory(&key.digest);
         self.learn(key, &manifest);
         self.hot.insert(key.clone(), Arc::clone(&manifest));
         Some(manifest)
@@ -177,7 +185,8 @@ impl Shelf {
             .keep(&key.namespace, &key.repository, &key.digest);
         self.hot.insert(key.clone(), Arc::clone(manifest));
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
-        self.storage_behind(move |storage| store(storage, &key, &manifest));
+        let evictor = self.evictor.clone();
+        self.storage_behind(move |storage| store(storage, &evictor, &key, &manifest));
     }
 
     /// Forgets that a repository has a manifest.
@@ -298,7 +307,7 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
         return Ok(None);
     };
     let Some(blob) = storage
-        .blob(&digest)?
+        .verified_blob(&digest)?
         .filter(|blob| blob.size <= MANIFEST_BYTES_MAX)
     else {
         return Ok(None);
@@ -326,7 +335,12 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
 }
 
 /// The record first: bytes that are there without it would pass for a blob.
-fn store(storage: &Local, key: &ManifestKey, manifest: &Manifest) -> Result<(), storage::Error> {
+fn store(
+    storage: &Local,
+    evictor: &Evictor,
+    key: &ManifestKey,
+    manifest: &Manifest,
+) -> Result<(), storage::Error> {
     let Descriptor {
         media_type,
         digest,
@@ -337,6 +351,9 @@ fn store(storage: &Local, key: &ManifestKey, manifest: &Manifest) -> Result<(), 
         public: manifest.audience == Audience::Everybody,
     };
     storage.write_record(key.record(), &json(&record))?;
+    if !evictor.admit(digest, *size, &mut None) {
+        return Ok(());
+    }
     let ingest = storage.ingest(digest, Some(*size))?;
     ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
     ingest.publish(manifest.audience)

@@ -22,6 +22,10 @@ use crate::upstream::{self, Credentials, Proxies};
 /// Where the cache is, as the flag has always had it.
 const CACHE_DIRECTORY: &str = "/tmp/data";
 const UNKNOWN_NAMESPACES: &str = "public";
+const MAX_SIZE: &str = "80%";
+/// kubelet begins to evict pods at 15 % of a file system with images, 10 % of another.
+const MIN_FREE: &str = "15%";
+const GROUP_ACCESS: &str = "no";
 const LOG_LEVEL: &str = "info";
 const LOG_FORMAT: &str = "text";
 
@@ -57,6 +61,17 @@ impl Check<'_> {
             .as_ref()
             .map(|raw| raw.check(has_client_ca, self.findings));
         let has_clients = authentication.is_some();
+        let setting = |written, default| {
+            let layers = [None, None, written];
+            self.findings.setting(layers, default, value::amount)
+        };
+        let max_size = setting(raw.cache.max_size, MAX_SIZE);
+        let min_free = setting(raw.cache.min_free, MIN_FREE);
+        let group_access = self.findings.setting(
+            [None, None, raw.cache.group_access],
+            GROUP_ACCESS,
+            value::boolean,
+        );
         let log = self.log();
         let upstreams = Upstreams::check(
             raw.upstreams,
@@ -110,6 +125,15 @@ impl Check<'_> {
                 proxies: self.proxies(),
             },
             cache_directory: cache_directory?,
+            cache_access: if group_access? {
+                crate::storage::Access::Group
+            } else {
+                crate::storage::Access::Owner
+            },
+            budget: crate::cache::Budget {
+                max_size: max_size?,
+                min_free: min_free?,
+            },
             tags: tags?,
             authentication: authentication.unwrap_or_default(),
             log: log?,

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 
 use tracing_subscriber::filter::Targets;
 
-use crate::cache::TagPolicy;
+use crate::cache::{Budget, TagPolicy};
 use crate::oci::Namespace;
 use crate::registry::{Authentication, Ways};
 use crate::server::TlsFiles;
+use crate::storage::Access;
 use crate::upstream;
 
 mod arguments;
@@ -64,6 +65,10 @@ pub struct Config {
     pub upstream: upstream::Config,
     /// Where the cache is. It need not exist.
     pub cache_directory: PathBuf,
+    /// Who may delete files in it.
+    pub cache_access: Access,
+    /// How much it may hold.
+    pub budget: Budget,
     /// How long tags hold.
     pub tags: TagPolicy,
     /// The clients that the mirror knows, and what they may read.

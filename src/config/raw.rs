@@ -40,6 +40,9 @@ pub(super) struct RawListen {
 #[derive(Default)]
 pub(super) struct RawCache {
     pub(super) directory: Option<Written>,
+    pub(super) max_size: Option<Written>,
+    pub(super) min_free: Option<Written>,
+    pub(super) group_access: Option<Written>,
 }
 
 /// `manifests`.
@@ -124,6 +127,9 @@ impl RawCache {
     fn read(cache: &mut Section<'_>) -> Self {
         Self {
             directory: cache.path("directory"),
+            max_size: cache.text("max_size"),
+            min_free: cache.text("min_free"),
+            group_access: cache.text("group_access"),
         }
     }
 }

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::LogFormat;
 use super::problem::Rule;
-use crate::cache::OnRefusal;
+use crate::cache::{Amount, OnRefusal};
 use crate::oci::{Namespace, PatternError, RepositoryPattern};
 use crate::upstream::UnknownNamespaces;
 
@@ -113,6 +113,34 @@ fn count(text: &str, max: usize) -> Result<usize, Rule> {
     number
         .filter(|number| (1..=max).contains(number))
         .ok_or_else(|| format!("must be a number from 1 to {max}").into())
+}
+
+/// The units of sizes, in bytes.
+const UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+/// A size with its unit, or a part of the file system.
+pub(super) fn amount(text: &str) -> Result<Amount, Rule> {
+    let rule = "must be a size with its unit, such as 500MiB, 100GiB or 2TB, or a part of the file system from 0% to 100%";
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| rule)?;
+    let unit = unit.trim_start();
+    if unit == "%" {
+        let percent = u8::try_from(number).ok().filter(|percent| *percent <= 100);
+        return Ok(Amount::Percent(percent.ok_or(rule)?));
+    }
+    let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(rule)?;
+    Ok(Amount::Bytes(number.checked_mul(*bytes).ok_or(rule)?))
 }
 
 /// A time with its unit.
@@ -256,6 +284,32 @@ mod tests {
             "https://h:99999",
         ] {
             assert!(endpoint(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_carry_units() {
+        let check = |text: &str, expected: Option<Amount>| {
+            assert_eq!(amount(text).ok(), expected, "{text}");
+        };
+        check("100GiB", Some(Amount::Bytes(100 << 30)));
+        check("500 MiB", Some(Amount::Bytes(500 << 20)));
+        check("2TB", Some(Amount::Bytes(2_000_000_000_000)));
+        check("0B", Some(Amount::Bytes(0)));
+        check("80%", Some(Amount::Percent(80)));
+        check("0 %", Some(Amount::Percent(0)));
+        for wrong in [
+            "",
+            "100",
+            "GiB",
+            "-1GiB",
+            "1.5GiB",
+            "101%",
+            "300%",
+            "1 gib",
+            "99999999TiB",
+        ] {
+            check(wrong, None);
         }
     }
 

@@ -15,6 +15,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+mod cache;
+use cache::CacheMetrics;
+
 mod upstream;
 pub use upstream::UpstreamRequest;
 use upstream::UpstreamRequestLabels;
@@ -51,6 +54,7 @@ struct Inner {
     fills: Gauge,
     fill_waiters: Gauge,
     storage_errors: Family<OperationLabel, Counter>,
+    cache: CacheMetrics,
     digest_mismatches: Family<UpstreamLabel, Counter>,
     connections: Gauge,
     connections_accepted: Counter,
@@ -267,6 +271,7 @@ impl Inner {
             fills: Gauge::default(),
             fill_waiters: Gauge::default(),
             storage_errors: Family::default(),
+            cache: CacheMetrics::default(),
             digest_mismatches: Family::default(),
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
@@ -358,6 +363,7 @@ impl Inner {
             "Operations the storage failed at",
             self.storage_errors.clone(),
         );
+        self.cache.register(registry);
         registry.register(
             "digest_mismatch",
             "Bodies of upstreams with other bytes than were asked for",

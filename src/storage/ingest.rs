@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::layout::{self, Audience, Place};
 use super::local::{FILE_MODE, Local};
-use super::{Error, Operation};
+use super::{Error, Operation, seal};
 use crate::oci::Digest;
 
 /// What a growing file becomes.
@@ -129,13 +129,25 @@ impl Ingest {
     }
 
     fn try_publish(&self, audience: Audience) -> io::Result<()> {
+        if let Destination::Blob(digest) = &self.destination {
+            // Where the file system does not take it, the blob is verified when it is next opened.
+            let _ = seal::seal(&self.file, digest);
+        }
         self.file.sync_data()?;
         let Place { directory, file } = match &self.destination {
             Destination::Blob(digest) => layout::blob(digest, audience),
             Destination::Record(place) => place.clone(),
         };
-        let shelf = self.local.make_directory(&directory)?;
-        rustix::fs::renameat(&self.directory, &self.name, &shelf, &file)?;
+        let shelf = self.local.claim_directory(&directory)?;
+        match rustix::fs::renameat(&self.directory, &self.name, &shelf, &file) {
+            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                // A stranger's directory in our place goes out of the way; what is in it is not ours to delete.
+                let away = format!("obstacle.{:016x}", fastrand::u64(..));
+                rustix::fs::renameat(&shelf, &file, &self.directory, away)?;
+                rustix::fs::renameat(&self.directory, &self.name, &shelf, &file)?;
+            }
+            renamed => renamed?,
+        }
         rustix::fs::fsync(&shelf)?;
         if let (Destination::Blob(digest), Audience::Everybody) = (&self.destination, audience) {
             // What is everybody's need not be kept twice.

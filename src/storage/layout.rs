@@ -73,14 +73,88 @@ pub enum Audience {
     Entitled,
 }
 
+impl Audience {
+    /// Both, the one that most blobs are of first.
+    pub const ALL: [Self; 2] = [Self::Everybody, Self::Entitled];
+
+    /// The directory they lie in.
+    const fn shelf(self) -> &'static str {
+        match self {
+            Self::Everybody => "blobs",
+            Self::Entitled => "private",
+        }
+    }
+}
+
+/// A kind of record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// What is a manifest.
+    Manifest,
+    /// What tags point to.
+    Tag,
+    /// Lists of tags and of referrers.
+    List,
+    /// What repositories have.
+    Link,
+    /// What repositories could be read.
+    Right,
+    /// Where repositories were pulled from.
+    Origin,
+}
+
+impl RecordKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Manifest,
+        Self::Tag,
+        Self::List,
+        Self::Link,
+        Self::Right,
+        Self::Origin,
+    ];
+
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Tag => "tag",
+            Self::List => "list",
+            Self::Link => "link",
+            Self::Right => "right",
+            Self::Origin => "origin",
+        }
+    }
+
+    /// The directory they lie in.
+    const fn shelf(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifests",
+            Self::Tag => "tags",
+            Self::List => "lists",
+            Self::Link => "links",
+            Self::Right => "rights",
+            Self::Origin => "origins",
+        }
+    }
+}
+
+/// The directory of the blobs whose digests begin with `shard`, relative to the cache directory.
+pub(super) fn blob_shard(audience: Audience, algorithm: Algorithm, shard: u8) -> String {
+    let (shelf, algorithm) = (audience.shelf(), algorithm.as_str());
+    format!("{VERSION}/{shelf}/{algorithm}/{shard:02x}")
+}
+
+/// The directory of the records of one kind whose names begin with `shard`, relative to the cache directory.
+pub(super) fn record_shard(kind: RecordKind, shard: u8) -> String {
+    format!("{VERSION}/{}/{shard:02x}", kind.shelf())
+}
+
 /// Where a blob lies once it is verified.
 pub(super) fn blob(digest: &Digest, audience: Audience) -> Place {
     let hex = digest.hex();
-    let shelf = match audience {
-        Audience::Everybody => "blobs",
-        Audience::Entitled => "private",
-    };
-    Place::new([shelf, digest.algorithm().as_str(), &hex[..2]], hex.clone())
+    let algorithm = digest.algorithm().as_str();
+    Place::new([audience.shelf(), algorithm, &hex[..2]], hex.clone())
 }
 
 /// Where a blob grows until then. `random` tells apart two processes that fill the same blob.
@@ -96,25 +170,32 @@ pub(super) fn ingest_directory() -> [&'static str; 2] {
 /// Where a record lies.
 pub(super) fn record(key: RecordKey<'_>) -> Place {
     // No part holds a space, so no two keys make the same text.
-    let (shelf, text) = match key {
-        RecordKey::Manifest(namespace, repository, digest) => {
-            ("manifests", format!("{namespace} {repository} {digest}"))
-        }
+    let (kind, text) = match key {
+        RecordKey::Manifest(namespace, repository, digest) => (
+            RecordKind::Manifest,
+            format!("{namespace} {repository} {digest}"),
+        ),
         RecordKey::Tag(namespace, repository, tag) => {
-            ("tags", format!("{namespace} {repository} {tag}"))
+            (RecordKind::Tag, format!("{namespace} {repository} {tag}"))
         }
-        RecordKey::TagList(namespace, repository) => ("lists", format!("{namespace} {repository}")),
-        RecordKey::Referrers(namespace, repository, subject) => {
-            ("lists", format!("{namespace} {repository} {subject}"))
+        RecordKey::TagList(namespace, repository) => {
+            (RecordKind::List, format!("{namespace} {repository}"))
         }
-        RecordKey::Link(namespace, repository, digest) => {
-            ("links", format!("{namespace} {repository} {digest}"))
+        RecordKey::Referrers(namespace, repository, subject) => (
+            RecordKind::List,
+            format!("{namespace} {repository} {subject}"),
+        ),
+        RecordKey::Link(namespace, repository, digest) => (
+            RecordKind::Link,
+            format!("{namespace} {repository} {digest}"),
+        ),
+        RecordKey::Right(namespace, repository) => {
+            (RecordKind::Right, format!("{namespace} {repository}"))
         }
-        RecordKey::Right(namespace, repository) => ("rights", format!("{namespace} {repository}")),
-        RecordKey::Origin(repository) => ("origins", repository.to_string()),
+        RecordKey::Origin(repository) => (RecordKind::Origin, repository.to_string()),
     };
     let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
-    Place::new([shelf, &hex[..2]], format!("{hex}.json"))
+    Place::new([kind.shelf(), &hex[..2]], format!("{hex}.json"))
 }
 
 #[cfg(test)]

@@ -9,19 +9,27 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, fstat, openat, openat2,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2,
 };
 use rustix::io::Errno;
 
 use super::ingest::Destination;
 use super::layout::{self, Audience, Place, RecordKey};
+use super::seal::{self, LastUse};
 use super::{Error, Ingest, Operation};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest, Hasher};
 
 /// Directories are ours and our group's to read.
 const DIRECTORY_MODE: u32 = 0o750;
+
+/// What a directory has besides where our group may delete files.
+const GROUP_MODE: u32 = 0o020;
+
+/// How many bytes are read at once of a blob that is verified.
+const VERIFY_BYTES: usize = 1024 * 1024;
 
 /// Files likewise; nothing here is ever executed.
 pub(super) const FILE_MODE: u32 = 0o640;
@@ -35,6 +43,21 @@ pub struct Local {
     /// The cache directory itself, held open. What is below is looked up anew each time, because it may be deleted
     /// at any time.
     base: Arc<OwnedFd>,
+    access: Access,
+    /// Whether the file system keeps the nanoseconds that a [seal](super::seal) is made of.
+    keeps_seals: bool,
+    /// How many records were written.
+    records_written: Arc<AtomicU64>,
+}
+
+/// Who may delete files in the directory, beside us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Nobody.
+    #[default]
+    Owner,
+    /// Whoever is of our group.
+    Group,
 }
 
 /// A blob that was verified when it was stored.
@@ -46,6 +69,8 @@ pub struct StoredBlob {
     pub size: u64,
     /// Whose it is.
     pub audience: Audience,
+    /// When it was last used.
+    pub last_use: LastUse,
 }
 
 /// Why a directory cannot be the cache.
@@ -94,6 +119,14 @@ impl Local {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        Self::open_for(directory, Access::Owner)
+    }
+
+    /// The same, where others may delete files.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_for(directory: &Path, access: Access) -> Result<Self, OpenError> {
         let create = |source| OpenError::Create {
             path: directory.to_owned(),
             source,
@@ -102,8 +135,11 @@ impl Local {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let base = rustix::fs::open(directory, flags, Mode::empty())
             .map_err(|errno| create(errno.into()))?;
-        let local = Self {
+        let mut local = Self {
             base: Arc::new(base),
+            access,
+            keeps_seals: true,
+            records_written: Arc::default(),
         };
         let uid = rustix::process::geteuid().as_raw();
         let not_writable = |source: io::Error| OpenError::NotWritable {
@@ -127,20 +163,33 @@ impl Local {
         let ingest = local
             .make_directory(&layout::ingest_directory())
             .map_err(not_writable)?;
-        prove_writable(&ingest).map_err(not_writable)?;
+        local.keeps_seals = prove_writable(&ingest).map_err(not_writable)?;
+        if !local.keeps_seals {
+            let directory = directory.display();
+            tracing::warn!(%directory, "the file system keeps no nanoseconds: a damaged blob may go unnoticed");
+        }
         remove_leftovers(&ingest).map_err(not_writable)?;
         Ok(local)
     }
 
-    /// The blob stored under `digest`, if there is one.
+    /// The blob stored under `digest`, if there is one, as it was when it was verified.
     ///
     /// # Errors
     /// `Open` when the file is there but cannot be opened; `Read` when not even its first byte can be read, as long as
     /// another source can still be asked.
     pub fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, Error> {
-        // What is everybody's comes first: it is most of what there is, and it is then found by one look.
-        for audience in [Audience::Everybody, Audience::Entitled] {
-            if let Some(blob) = self.blob_of(digest, audience)? {
+        self.first_of(digest, Self::blob_of)
+    }
+
+    /// What `look` finds of the blob. What is everybody's comes first: it is most of what there is, and it is then found
+    /// by one look.
+    fn first_of(
+        &self,
+        digest: &Digest,
+        look: impl Fn(&Self, &Digest, Audience) -> Result<Option<StoredBlob>, Error>,
+    ) -> Result<Option<StoredBlob>, Error> {
+        for audience in Audience::ALL {
+            if let Some(blob) = look(self, digest, audience)? {
                 return Ok(Some(blob));
             }
         }
@@ -148,24 +197,63 @@ impl Local {
     }
 
     fn blob_of(&self, digest: &Digest, audience: Audience) -> Result<Option<StoredBlob>, Error> {
-        let Some(file) = self.open_file(&layout::blob(digest, audience))? else {
+        let Some((file, stat)) = self.open_file(&layout::blob(digest, audience))? else {
             return Ok(None);
         };
-        let size = file
-            .metadata()
-            .map_err(|error| Operation::Open.failed(error))?
-            .len();
-        // An empty file where there should be content is what a crash leaves on some file systems.
-        let truncated = size == 0 && *digest != Digest::of(digest.algorithm(), b"");
-        if size > 0 {
+        if !self.is_whole(&stat, digest) {
+            return Ok(None);
+        }
+        if stat.st_size > 0 {
             file.read_exact_at(&mut [0], 0)
                 .map_err(|error| Operation::Read.failed(error))?;
         }
-        Ok((!truncated).then(|| StoredBlob {
-            file: Arc::new(file),
-            size,
-            audience,
-        }))
+        Ok(Some(StoredBlob::new(file, &stat, audience)))
+    }
+
+    /// The same where the seal is missing, for the price of reading it all: a blob that was copied here, or stored
+    /// before a crash. What is not the blob is removed.
+    ///
+    /// # Errors
+    /// `Open` or `Read` when the file is there but cannot be read.
+    pub fn verified_blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, Error> {
+        self.first_of(digest, Self::verified_blob_of)
+    }
+
+    fn verified_blob_of(
+        &self,
+        digest: &Digest,
+        audience: Audience,
+    ) -> Result<Option<StoredBlob>, Error> {
+        let Some((file, stat)) = self.open_file(&layout::blob(digest, audience))? else {
+            return Ok(None);
+        };
+        if !self.is_whole(&stat, digest) {
+            if hash(&file, digest).map_err(|error| Operation::Read.failed(error))? != *digest {
+                tracing::warn!(%digest, bytes = stat.st_size, "removed what was not the blob");
+                self.remove_blob_of(digest, audience);
+                return Ok(None);
+            }
+            // Where it cannot be sealed, it is verified again the next time.
+            let _ = seal::seal(&file, digest);
+        }
+        Ok(Some(StoredBlob::new(file, &stat, audience)))
+    }
+
+    /// Remembers on disk when a blob was last used.
+    ///
+    /// # Errors
+    /// `Touch` when the file system does not take it.
+    pub fn touch(&self, blob: &StoredBlob, last_use: LastUse) -> Result<(), Error> {
+        rustix::fs::futimens(&*blob.file, &seal::times_of(last_use))
+            .map_err(|errno| Operation::Touch.failed(errno))
+    }
+
+    fn is_whole(&self, stat: &Stat, digest: &Digest) -> bool {
+        if self.keeps_seals {
+            return seal::is_whole(stat, digest);
+        }
+        // An empty file where there should be content is what a crash leaves on some file systems.
+        stat.st_size > 0 || *digest == Digest::of(digest.algorithm(), b"")
     }
 
     /// Removes the blob `digest` as long as it is this `file`, which cannot be read: what has taken its place stays.
@@ -180,7 +268,7 @@ impl Local {
     }
 
     fn discard_of(&self, place: &Place, file: &File) -> Result<(), Error> {
-        let Some(found) = self.open_file(place)? else {
+        let Some((found, _)) = self.open_file(place)? else {
             return Ok(());
         };
         let identity = |file: &File| fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
@@ -217,7 +305,7 @@ impl Local {
     /// # Errors
     /// `Open` or `Read` when it is there but cannot be read.
     pub fn record(&self, key: RecordKey<'_>) -> Result<Option<Vec<u8>>, Error> {
-        let Some(file) = self.open_file(&layout::record(key))? else {
+        let Some((file, _)) = self.open_file(&layout::record(key))? else {
             return Ok(None);
         };
         let mut content = Vec::new();
@@ -240,6 +328,7 @@ impl Local {
         let destination = Destination::Record(layout::record(key));
         let ingest =
             Ingest::create(self.clone(), directory, name, destination, None).map_err(failed)?;
+        self.records_written.fetch_add(1, Ordering::Relaxed);
         ingest
             .file()
             .as_ref()
@@ -247,6 +336,11 @@ impl Local {
             .map_err(|error| Operation::Write.failed(error))?;
         // Whose a record is it says itself.
         ingest.publish(Audience::Entitled)
+    }
+
+    /// How many records were written since the start.
+    pub fn records_written(&self) -> u64 {
+        self.records_written.load(Ordering::Relaxed)
     }
 
     /// Removes the record of `key`. One that is not there counts as removed.
@@ -268,7 +362,7 @@ impl Local {
     }
 
     /// Opens a regular file for reading. Whatever else stands in its place is not there as far as we care.
-    fn open_file(&self, place: &Place) -> Result<Option<File>, Error> {
+    fn open_file(&self, place: &Place) -> Result<Option<(File, Stat)>, Error> {
         // NONBLOCK: opening a FIFO somebody planted must not wait for its other end.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -282,45 +376,103 @@ impl Local {
             Ok(descriptor) => {
                 let stat = fstat(&descriptor).map_err(|errno| Operation::Open.failed(errno))?;
                 let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-                Ok(regular.then(|| File::from(descriptor)))
+                // A name that somebody else gave a file of theirs is nothing of ours.
+                let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+                Ok((regular && ours).then(|| (File::from(descriptor), stat)))
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(None),
             Err(errno) => Err(Operation::Open.failed(errno)),
         }
     }
 
+    /// The cache directory itself.
+    pub(super) fn base(&self) -> &OwnedFd {
+        &self.base
+    }
+
     /// Opens a directory below the base, making every part that is missing. No part may be a symbolic link.
     pub(super) fn make_directory<S: AsRef<str>>(&self, parts: &[S]) -> io::Result<OwnedFd> {
+        self.descend(parts, false)
+    }
+
+    /// The same; what a stranger put in the place of a directory of ours is removed.
+    pub(super) fn claim_directory<S: AsRef<str>>(&self, parts: &[S]) -> io::Result<OwnedFd> {
+        self.descend(parts, true)
+    }
+
+    fn descend<S: AsRef<str>>(&self, parts: &[S], clears_way: bool) -> io::Result<OwnedFd> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mut parent: Option<OwnedFd> = None;
         for part in parts {
             let above = parent.as_ref().unwrap_or(&self.base);
             let opened = match openat(above, part.as_ref(), flags, Mode::empty()) {
-                Err(Errno::NOENT) => {
-                    let mode = Mode::from_raw_mode(DIRECTORY_MODE);
-                    match rustix::fs::mkdirat(above, part.as_ref(), mode) {
-                        // Somebody else may have been faster.
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(errno) => return Err(errno.into()),
-                    }
-                    // A name that is not yet durable takes everything below it along when power fails.
-                    rustix::fs::fsync(above)?;
-                    openat(above, part.as_ref(), flags, Mode::empty())
+                Err(Errno::NOTDIR | Errno::LOOP) if clears_way => {
+                    rustix::fs::unlinkat(above, part.as_ref(), AtFlags::empty())?;
+                    self.make_part(above, part.as_ref())
                 }
+                Err(Errno::NOENT) => self.make_part(above, part.as_ref()),
                 opened => opened,
             };
             parent = Some(opened?);
         }
         parent.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
     }
+
+    fn make_part(&self, above: &OwnedFd, part: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::mkdirat(above, part, Mode::from_raw_mode(DIRECTORY_MODE)) {
+            // Somebody else may have been faster.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        // A name that is not yet durable takes everything below it along when power fails.
+        rustix::fs::fsync(above)?;
+        let made = openat(above, part, flags, Mode::empty())?;
+        if self.access == Access::Group {
+            // The mask of the process has a say in `mkdir`, and the group that a directory passes on stays.
+            let mode = fstat(&made)?.st_mode | GROUP_MODE;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+        }
+        Ok(made)
+    }
 }
 
-/// Makes a file and removes it again: the one test that knows of owners, groups, mounts and quotas.
-fn prove_writable(directory: &OwnedFd) -> io::Result<()> {
+impl StoredBlob {
+    fn new(file: File, stat: &Stat, audience: Audience) -> Self {
+        Self {
+            file: Arc::new(file),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            audience,
+            last_use: seal::last_use(stat),
+        }
+    }
+}
+
+/// What a file hashes to. Blocks for as long as it takes to read it.
+fn hash(mut file: &File, digest: &Digest) -> io::Result<Digest> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut buffer = vec![0; VERIFY_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes a file and removes it again: the one test that knows of owners, groups, mounts and quotas. Gives whether the
+/// file system keeps seals.
+fn prove_writable(directory: &OwnedFd) -> io::Result<bool> {
     let name = format!("probe.{:016x}", fastrand::u64(..));
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    openat(directory, &name, flags, Mode::from_raw_mode(FILE_MODE))?;
-    Ok(rustix::fs::unlinkat(directory, &name, AtFlags::empty())?)
+    let probe = openat(directory, &name, flags, Mode::from_raw_mode(FILE_MODE))?;
+    let digest = Digest::of(Algorithm::Sha256, b"");
+    let sealed = seal::seal(&probe, &digest).and_then(|()| fstat(&probe));
+    let keeps_seals = sealed.is_ok_and(|stat| seal::is_whole(&stat, &digest));
+    rustix::fs::unlinkat(directory, &name, AtFlags::empty())?;
+    Ok(keeps_seals)
 }
 
 /// Removes the ingest files whose process is gone. A living process, perhaps the one this one takes over from, holds
@@ -351,7 +503,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::oci::Algorithm;
 
     fn open() -> (tempfile::TempDir, Local) {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -486,6 +637,59 @@ mod tests {
         assert_eq!(audience(), Audience::Everybody);
         let private = layout::blob(&digest, Audience::Entitled).path();
         assert!(!directory.path().join(private).exists());
+    }
+
+    #[test]
+    fn a_blob_without_its_seal_is_verified_first() {
+        let (directory, local) = open();
+        let digest = store(&local, b"some bytes");
+        let path = directory
+            .path()
+            .join(layout::blob(&digest, Audience::Everybody).path());
+        let times = std::fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+        let unseal = || {
+            let file = File::options().write(true).open(&path).expect("there");
+            file.set_times(times).expect("ours");
+        };
+        unseal();
+        assert!(local.blob(&digest).expect("readable").is_none());
+        assert!(local.verified_blob(&digest).expect("readable").is_some());
+        assert!(
+            local.blob(&digest).expect("readable").is_some(),
+            "it is sealed again"
+        );
+
+        std::fs::write(&path, b"SOME BYTES").expect("written");
+        assert!(local.blob(&digest).expect("readable").is_none());
+        assert!(local.verified_blob(&digest).expect("readable").is_none());
+        assert!(!path.exists(), "it was not the blob");
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_is_not_used() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not tried: only root can give files away");
+            return;
+        }
+        let (directory, local) = open();
+        let digest = store(&local, b"some bytes");
+        let path = directory
+            .path()
+            .join(layout::blob(&digest, Audience::Everybody).path());
+        std::os::unix::fs::chown(&path, Some(12345), None).expect("given away");
+        assert!(local.blob(&digest).expect("readable").is_none());
+
+        let ours = directory.path().join(layout::VERSION);
+        std::os::unix::fs::chown(&ours, Some(12345), None).expect("given away");
+        let error = Local::open(directory.path()).expect_err("it is a stranger's");
+        assert!(
+            matches!(error, OpenError::Stranger { owner: 12345, .. }),
+            "{error}"
+        );
+        // The directory itself may be anybody's, as long as it can be written to.
+        std::os::unix::fs::chown(&ours, Some(0), None).expect("taken back");
+        std::os::unix::fs::chown(directory.path(), Some(12345), None).expect("given away");
+        Local::open(directory.path()).expect("it can be written to");
     }
 
     #[test]

@@ -4,13 +4,19 @@
 //! miss the next time it is asked for.
 
 mod layout;
-pub use layout::{Audience, RecordKey};
+pub use layout::{Audience, RecordKey, RecordKind};
 
 mod local;
-pub use local::{Local, OpenError, RECORD_BYTES_MAX, StoredBlob};
+pub use local::{Access, Local, OpenError, RECORD_BYTES_MAX, StoredBlob};
 
 mod ingest;
 pub use ingest::Ingest;
+
+mod seal;
+pub use seal::LastUse;
+
+mod survey;
+pub use survey::{ListedBlob, SHARDS, Space};
 
 use std::io;
 use std::sync::Arc;
@@ -33,14 +39,18 @@ pub enum Operation {
     Open,
     /// Read from one.
     Read,
+    /// Find room for a blob within what the cache may take.
+    Reserve,
     /// Make a file for a blob on its way in.
     Create,
     /// Write to it.
     Write,
     /// Make it durable and give it its final name.
     Publish,
-    /// Remove a record, or a blob that cannot be read.
+    /// Remove a record, or a blob.
     Remove,
+    /// Remember when a blob was last used.
+    Touch,
 }
 
 impl Operation {
@@ -49,10 +59,12 @@ impl Operation {
         match self {
             Self::Open => "open",
             Self::Read => "read",
+            Self::Reserve => "reserve",
             Self::Create => "create",
             Self::Write => "write",
             Self::Publish => "publish",
             Self::Remove => "remove",
+            Self::Touch => "touch",
         }
     }
 

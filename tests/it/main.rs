@@ -34,6 +34,8 @@ mod freshness;
 mod headers;
 mod listings;
 
+mod budget;
+mod damage;
 mod reload;
 mod tls;
 mod ways_out;

@@ -37,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::behind::Behind;
+use super::evict::Evictor;
 use super::links::Links;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
@@ -91,18 +92,26 @@ pub(super) struct Fills {
     places: Places,
     storage: Local,
     links: Links,
+    evictor: Evictor,
     behind: Behind,
     metrics: Metrics,
 }
 
 impl Fills {
     /// None under way.
-    pub(super) fn new(storage: Local, links: Links, behind: Behind, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        storage: Local,
+        links: Links,
+        evictor: Evictor,
+        behind: Behind,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             active: Arc::default(),
             places: Places::new(),
             storage,
             links,
+            evictor,
             behind,
             metrics,
         }

@@ -16,6 +16,7 @@ use super::sink::Sink;
 use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
 use super::{End, FRONT_BYTES, Fill, FillError, Fills, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
+use crate::cache::evict::{Evictor, Reservation};
 use crate::cache::links::Links;
 use crate::metrics::Metrics;
 use crate::storage::{Local, StoredBlob};
@@ -49,6 +50,7 @@ pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) {
         fills,
         storage: &fills.storage,
         links: &fills.links,
+        evictor: &fills.evictor,
         behind: &fills.behind,
         metrics: &fills.metrics,
     };
@@ -65,6 +67,7 @@ struct Task<'a> {
     fills: &'a Fills,
     storage: &'a Local,
     links: &'a Links,
+    evictor: &'a Evictor,
     behind: &'a Behind,
     metrics: &'a Metrics,
 }
@@ -80,10 +83,11 @@ impl Task<'_> {
             if place.is_none() {
                 place = Some(self.find_place(stream.total()).await?);
             }
+            let room = self.reserve(stream.total()).await?;
             let sink = self.make_sink(&stream).await?;
             let label = source.repository().label().to_owned();
             let asked = self.receive(source, stream, &sink).await?;
-            match self.finish(&sink, &label).await {
+            match self.finish(&sink, room, &label).await {
                 Err(wrong @ FillError::WrongDigest { .. }) => {
                     // Some registries mix up answers now and then: who is the only one to ask is asked once more.
                     let once_more = !asked_again && !self.fill.sources.has_other_than(&asked);
@@ -113,12 +117,13 @@ impl Task<'_> {
     /// Looks once more: between a caller's look-up and this fill, another fill of the same blob may have ended.
     async fn find_stored(&self) -> Result<bool, FillError> {
         let (storage, digest) = (self.storage.clone(), self.fill.digest);
-        let stored = blocking(move || storage.blob(&digest)).await?;
+        let stored = blocking(move || storage.verified_blob(&digest)).await?;
         // Storage that cannot say is dealt with where it has to take the bytes.
         let Ok(Some(StoredBlob {
             file,
             size,
             audience,
+            ..
         })) = stored
         else {
             return Ok(false);
@@ -195,6 +200,15 @@ impl Task<'_> {
                 }
             }
         }
+    }
+
+    /// Room for the blob, where it is known how much it needs.
+    async fn reserve(&self, size: Option<u64>) -> Result<Option<Reservation>, FillError> {
+        let Some(size) = size.filter(|size| *size <= BLOB_BYTES_MAX) else {
+            return Ok(None);
+        };
+        let evictor = self.evictor.clone();
+        Ok(Some(blocking(move || evictor.reserve(size)).await??))
     }
 
     /// Makes the file, and says that it is there.
@@ -306,7 +320,12 @@ impl Task<'_> {
     }
 
     /// Every byte is there: holds them against the digest, lets the readers have the end, and publishes.
-    async fn finish(&self, sink: &Arc<Sink>, label: &str) -> Result<(), FillError> {
+    async fn finish(
+        &self,
+        sink: &Arc<Sink>,
+        room: Option<Reservation>,
+        label: &str,
+    ) -> Result<(), FillError> {
         let digest = self.fill.digest;
         let Some(Opened { size, .. }) = self.fill.opened_already() else {
             return Err(FillError::Broken);
@@ -326,8 +345,23 @@ impl Task<'_> {
         for giver in self.fill.sources.givers() {
             self.links.gave(&giver, &digest);
         }
-        let (sink, audience) = (Arc::clone(sink), self.fill.audience());
-        if let Err(error) = blocking(move || sink.publish(audience)).await? {
+        let (sink, evictor) = (Arc::clone(sink), self.evictor.clone());
+        let audience = self.fill.audience();
+        let publish = move || {
+            let mut room = room;
+            if !evictor.admit(&digest, size, &mut room) {
+                debug!(%digest, bytes = size, "no room to keep the blob");
+                return (Ok(()), room);
+            }
+            let published = sink.publish(audience);
+            if published.is_err() {
+                evictor.missing(&digest);
+            }
+            (published, room)
+        };
+        // What was not kept takes room until its file is gone, which is when the fill is over.
+        let (published, _room) = blocking(publish).await?;
+        if let Err(error) = published {
             warn!(%digest, cause = %error.cause, "the blob was not stored");
             self.metrics.storage_error(error.operation.as_str());
         }

@@ -26,6 +26,8 @@ pub struct Setup {
     upstreams: Vec<String>,
     unknown_namespaces: &'static str,
     default_upstream: String,
+    /// What the cache may take, as keys of a YAML flow mapping.
+    budget: String,
     /// Certificates and credentials.
     files: Arc<TempDir>,
 }
@@ -39,6 +41,8 @@ impl Setup {
             upstreams: Vec::new(),
             unknown_namespaces: "deny",
             default_upstream: "\"registry.example\"".to_owned(),
+            // However full the disk is that the tests run on.
+            budget: "min_free: 0%".to_owned(),
             files: Arc::new(TempDir::new().expect("a directory")),
         }
     }
@@ -69,6 +73,19 @@ impl Setup {
     /// Without any upstream.
     pub fn without_upstreams(mut self) -> Self {
         self.upstreams.clear();
+        self
+    }
+
+    /// Whether the group may delete files, `yes` or `no`.
+    pub fn group_access(mut self, whether: &str) -> Self {
+        self.budget.push_str(", group_access: ");
+        self.budget.push_str(whether);
+        self
+    }
+
+    /// What the cache may take.
+    pub fn max_size(mut self, bytes: usize) -> Self {
+        self.budget = format!("min_free: 0%, max_size: {bytes}B");
         self
     }
 
@@ -114,11 +131,12 @@ impl Setup {
             "listen: [{}]\n\
              default_upstream: {}\n\
              unknown_namespaces: {}\n\
-             cache: {{ directory: {:?} }}\n",
+             cache: {{ directory: {:?}, {} }}\n",
             self.listeners.join(", "),
             self.default_upstream,
             self.unknown_namespaces,
-            text_of(directory)
+            text_of(directory),
+            self.budget
         );
         for line in &self.lines {
             text.push_str(line);

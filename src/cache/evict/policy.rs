@@ -1,0 +1,514 @@
+//! Which blob goes next: S3-FIFO by bytes (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023).
+//!
+//! What is new is on probation, in a queue of its own with a tenth of the bytes. What was used again by the time it
+//! comes to the head of that queue moves to the main queue; what was not goes, and is remembered for a while by a
+//! fingerprint: if it comes back, it goes to the main queue at once. There, what was used since it was last looked at
+//! is put back to the end. So the many layers that are pulled once never push out those that are pulled every day.
+//!
+//! Two things differ from the paper. Uses within [`TOGETHER_SECONDS`] count as one, because a roll-out pulls a layer
+//! a hundred times in a minute and then never again. And small blobs, [`SMALL_BYTES`], skip probation: manifests and
+//! configurations are a ten-thousandth of the bytes and every other request.
+//!
+//! Pure: no clock, no I/O; times are seconds since 1970.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::ops::Range;
+
+use hashbrown::HashTable;
+
+/// Uses of a blob within this many seconds are one use. Recency on disk is written no more often either.
+pub(super) const TOGETHER_SECONDS: u32 = 60;
+
+/// What is no larger than this skips probation, in bytes.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// Which part of the bytes may be on probation before the main queue has to give: one in so many (section 4.1 of the
+/// paper).
+const PROBATION_PART: u64 = 10;
+
+/// How often a blob in the main queue is put back at most without being used again.
+const USES_MAX: u8 = 3;
+
+/// What is known of the blobs, for eviction alone: it never says that one is there.
+#[derive(Debug)]
+pub(super) struct Policy<K> {
+    hasher: RandomState,
+    /// From a key to its slot.
+    table: HashTable<u32>,
+    slots: Vec<Slot<K>>,
+    free: Vec<u32>,
+    probation: Queue,
+    main: Queue,
+    ghosts: Ghosts,
+    /// The number of the pass over the directory that is under way.
+    pass: u8,
+}
+
+/// One blob.
+#[derive(Debug)]
+struct Slot<K> {
+    key: K,
+    bytes: u64,
+    /// When it was last used.
+    used: u32,
+    note: Note,
+    /// The last pass over the directory that saw it.
+    seen: u8,
+    /// Cleared when it is gone; the slot is free once its queue lets go of it.
+    is_live: bool,
+}
+
+/// First in, first out; what is gone is left out when its turn comes.
+#[derive(Debug, Default)]
+struct Queue {
+    slots: VecDeque<u32>,
+    bytes: u64,
+}
+
+/// What eviction has to remember of a blob beside its last use. It survives a restart as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Note {
+    is_main: bool,
+    /// Uses since it was last looked at, up to [`USES_MAX`].
+    uses: u8,
+}
+
+/// What goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Victim<K> {
+    pub(super) key: K,
+    pub(super) bytes: u64,
+    /// When it was last used.
+    pub(super) used: u32,
+}
+
+impl Note {
+    /// As a number from 1 on; 0 is no note.
+    pub(super) fn to_number(self) -> u32 {
+        1 + u32::from(self.uses)
+            + if self.is_main {
+                u32::from(USES_MAX) + 1
+            } else {
+                0
+            }
+    }
+
+    /// What a number stands for; `None` where it was never a note.
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        let uses_of = u32::from(USES_MAX) + 1;
+        let number = number
+            .checked_sub(1)
+            .filter(|number| *number < 2 * uses_of)?;
+        Some(Self {
+            is_main: number >= uses_of,
+            uses: u8::try_from(number % uses_of).unwrap_or(USES_MAX),
+        })
+    }
+}
+
+impl<K: Clone + Eq + Hash> Policy<K> {
+    /// Knows of nothing.
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            table: HashTable::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            probation: Queue::default(),
+            main: Queue::default(),
+            ghosts: Ghosts::default(),
+            pass: 0,
+        }
+    }
+
+    /// How many bytes all blobs have together.
+    pub(super) fn bytes(&self) -> u64 {
+        self.probation.bytes + self.main.bytes
+    }
+
+    /// How many blobs there are.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// When the blob that nobody has used for longest was used.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        let live = self.slots.iter().filter(|slot| slot.is_live);
+        live.map(|slot| slot.used).min()
+    }
+
+    /// A blob was stored. It was used just now.
+    pub(super) fn insert(&mut self, key: K, bytes: u64, now: u32) -> Note {
+        let is_back = self.ghosts.take(self.hasher.hash_one(&key));
+        let is_main = is_back || bytes <= SMALL_BYTES;
+        self.restore(key, bytes, now, Some(Note { is_main, uses: 0 }))
+    }
+
+    /// A blob was found in the directory, last used at `used`; `note` is what was remembered of it.
+    pub(super) fn restore(&mut self, key: K, bytes: u64, used: u32, note: Option<Note>) -> Note {
+        if let Some(at) = self.find(&key) {
+            let pass = self.pass;
+            let slot = &mut self.slots[at];
+            slot.seen = pass;
+            // Another process may have used it.
+            slot.used = slot.used.max(used);
+            let (before, note) = (slot.bytes, slot.note);
+            slot.bytes = bytes;
+            let queue = self.queue(note.is_main);
+            queue.bytes = queue.bytes - before + bytes;
+            return note;
+        }
+        let note = note.unwrap_or(Note {
+            is_main: bytes <= SMALL_BYTES,
+            uses: 0,
+        });
+        let at = self.place(Slot {
+            key,
+            bytes,
+            used,
+            note,
+            seen: self.pass,
+            is_live: true,
+        });
+        let queue = self.queue(note.is_main);
+        queue.slots.push_back(at);
+        queue.bytes += bytes;
+        note
+    }
+
+    /// A blob is used now. Gives what to remember of it, where it is known and this is another use than the last.
+    pub(super) fn used(&mut self, key: &K, now: u32) -> Option<Note> {
+        let at = self.find(key)?;
+        let slot = &mut self.slots[at];
+        if slot.used.abs_diff(now) < TOGETHER_SECONDS {
+            return None;
+        }
+        slot.used = now;
+        slot.note.uses = (slot.note.uses + 1).min(USES_MAX);
+        Some(slot.note)
+    }
+
+    /// A blob is gone. Gives its bytes.
+    pub(super) fn remove(&mut self, key: &K) -> Option<u64> {
+        let hash = self.hasher.hash_one(key);
+        let slots = &self.slots;
+        let is_it = |at: &u32| slots[*at as usize].key == *key;
+        let (at, _) = self.table.find_entry(hash, is_it).ok()?.remove();
+        let slot = &mut self.slots[at as usize];
+        slot.is_live = false;
+        let (bytes, is_main) = (slot.bytes, slot.note.is_main);
+        self.queue(is_main).bytes -= bytes;
+        Some(bytes)
+    }
+
+    /// Takes out what is to go next; nothing that was used during `spared` goes. A time beyond that is one of a clock
+    /// that was wrong, and spares nothing.
+    pub(super) fn evict(&mut self, spared: &Range<u32>) -> Option<Victim<K>> {
+        // Each is looked at so often that whatever may go has gone.
+        let mut looks = [
+            self.probation.slots.len(),
+            self.main.slots.len() * (usize::from(USES_MAX) + 2),
+        ];
+        loop {
+            let is_over = self.probation.bytes.saturating_mul(PROBATION_PART) > self.bytes();
+            let is_main = match looks {
+                [0, 0] => return None,
+                [0, _] => true,
+                [_, 0] => false,
+                [_, _] => !is_over,
+            };
+            let left = &mut looks[usize::from(is_main)];
+            *left -= 1;
+            let Some(at) = self.queue(is_main).slots.pop_front() else {
+                *left = 0;
+                continue;
+            };
+            let slot = &mut self.slots[at as usize];
+            if !slot.is_live {
+                self.free.push(at);
+            } else if spared.contains(&slot.used) {
+                self.queue(is_main).slots.push_back(at);
+            } else if slot.note.uses == 0 {
+                return Some(self.take(at));
+            } else if is_main {
+                slot.note.uses -= 1;
+                self.main.slots.push_back(at);
+            } else {
+                slot.note = Note {
+                    is_main: true,
+                    uses: 0,
+                };
+                let bytes = slot.bytes;
+                self.probation.bytes -= bytes;
+                self.main.bytes += bytes;
+                self.main.slots.push_back(at);
+                looks[1] += 1;
+            }
+        }
+    }
+
+    /// A pass over the directory begins.
+    pub(super) fn begin_pass(&mut self) {
+        self.pass = self.pass.wrapping_add(1);
+    }
+
+    /// A pass over the directory is over: what it did not see is gone, but for what was stored since, or just before.
+    /// Gives how many that were.
+    pub(super) fn end_pass(&mut self, since: u32) -> usize {
+        let slots = self.slots.iter();
+        let gone = slots.filter(|slot| slot.is_live && slot.seen != self.pass && slot.used < since);
+        let gone: Vec<K> = gone.map(|slot| slot.key.clone()).collect();
+        for key in &gone {
+            self.remove(key);
+        }
+        // Otherwise what strangers remove would stay in line until its turn comes, which may be never.
+        for queue in [&mut self.probation, &mut self.main] {
+            queue.slots.retain(|at| {
+                let is_live = self.slots[*at as usize].is_live;
+                if !is_live {
+                    self.free.push(*at);
+                }
+                is_live
+            });
+        }
+        gone.len()
+    }
+
+    /// Puts the queues into the order of last use: that in which a directory is listed means nothing.
+    pub(super) fn sort(&mut self) {
+        let slots = &self.slots;
+        for queue in [&mut self.probation, &mut self.main] {
+            let queue = queue.slots.make_contiguous();
+            queue.sort_unstable_by_key(|at| slots[*at as usize].used);
+        }
+    }
+
+    fn queue(&mut self, is_main: bool) -> &mut Queue {
+        if is_main {
+            &mut self.main
+        } else {
+            &mut self.probation
+        }
+    }
+
+    fn find(&self, key: &K) -> Option<usize> {
+        let is_it = |at: &u32| self.slots[*at as usize].key == *key;
+        let found = self.table.find(self.hasher.hash_one(key), is_it);
+        found.map(|at| *at as usize)
+    }
+
+    /// Puts a slot into the table. There are at most some thousand million of them.
+    fn place(&mut self, slot: Slot<K>) -> u32 {
+        let hash = self.hasher.hash_one(&slot.key);
+        let at = if let Some(at) = self.free.pop() {
+            self.slots[at as usize] = slot;
+            at
+        } else {
+            if self.slots.len() == self.slots.capacity() {
+                // Not twice as much, as is usual: with a million blobs, half of it would be nothing.
+                self.slots.reserve_exact(self.slots.len() / 8 + 64);
+            }
+            self.slots.push(slot);
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        };
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let rehash = |at: &u32| hasher.hash_one(&slots[*at as usize].key);
+        self.table.insert_unique(hash, at, rehash);
+        at
+    }
+
+    /// Takes out a slot that its queue has let go of already.
+    fn take(&mut self, at: u32) -> Victim<K> {
+        let slot = &self.slots[at as usize];
+        let victim = Victim {
+            key: slot.key.clone(),
+            bytes: slot.bytes,
+            used: slot.used,
+        };
+        let is_main = slot.note.is_main;
+        self.remove(&victim.key);
+        self.free.push(at);
+        if !is_main {
+            let ghosts_max = self.table.len().max(GHOSTS_MIN);
+            let hash = self.hasher.hash_one(&victim.key);
+            self.ghosts.remember(hash, ghosts_max);
+        }
+        victim
+    }
+}
+
+/// Some are remembered however few blobs there are.
+const GHOSTS_MIN: usize = 1024;
+
+/// Fingerprints of what went while it was on probation: as many as there are blobs. One in four thousand million is
+/// taken for another, which does no harm.
+#[derive(Debug, Default)]
+struct Ghosts {
+    order: VecDeque<u32>,
+    known: HashSet<u32>,
+}
+
+impl Ghosts {
+    fn remember(&mut self, hash: u64, ghosts_max: usize) {
+        if self.known.insert(fingerprint(hash)) {
+            self.order.push_back(fingerprint(hash));
+        }
+        while self.order.len() > ghosts_max {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether it is remembered; it is then forgotten.
+    fn take(&mut self, hash: u64) -> bool {
+        // Its place in the order stays, and is passed over in its time.
+        self.known.remove(&fingerprint(hash))
+    }
+}
+
+/// The lower half of a hash.
+#[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+fn fingerprint(hash: u64) -> u32 {
+    hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// Evicts until nothing goes.
+    fn drain(policy: &mut Policy<u32>, since: u32) -> Vec<u32> {
+        let victims = std::iter::from_fn(|| policy.evict(&(since..u32::MAX)));
+        victims.map(|victim| victim.key).collect()
+    }
+
+    #[test]
+    fn what_was_used_once_goes_before_what_was_used_again() {
+        let mut policy = Policy::new();
+        for key in 0..4 {
+            policy.insert(key, MIB, 0);
+        }
+        assert!(policy.used(&1, 100).is_some());
+        assert_eq!(drain(&mut policy, 1000), [0, 2, 3, 1]);
+        assert_eq!((policy.len(), policy.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn uses_within_a_minute_are_one() {
+        let mut policy = Policy::new();
+        policy.insert(1, MIB, 100);
+        for now in 100..160 {
+            assert_eq!(policy.used(&1, now), None);
+        }
+        assert!(policy.used(&1, 160).is_some());
+        assert_eq!(policy.used(&2, 1000), None, "it is not known");
+    }
+
+    #[test]
+    fn what_was_used_lately_stays() {
+        let mut policy = Policy::new();
+        for key in 0..100 {
+            policy.insert(key, MIB, key);
+        }
+        let gone = drain(&mut policy, 40);
+        assert_eq!(gone, (0..40).collect::<Vec<_>>());
+        assert_eq!(policy.len(), 60);
+        assert_eq!(policy.oldest(), Some(40));
+    }
+
+    #[test]
+    fn a_use_in_the_future_spares_nothing() {
+        let mut policy = Policy::new();
+        policy.insert(1, MIB, 1_000_000);
+        assert!(policy.evict(&(900..1060)).is_some());
+    }
+
+    #[test]
+    fn what_comes_back_skips_probation() {
+        let mut policy = Policy::new();
+        policy.insert(1, MIB, 0);
+        assert_eq!(drain(&mut policy, 10), [1]);
+        let note = policy.insert(1, MIB, 20);
+        assert!(note.is_main);
+        assert!(!policy.insert(2, MIB, 20).is_main);
+        assert!(policy.insert(3, 100, 20).is_main, "it is small");
+    }
+
+    #[test]
+    fn notes_are_numbers() {
+        for is_main in [false, true] {
+            for uses in 0..=USES_MAX {
+                let note = Note { is_main, uses };
+                assert_eq!(Note::from_number(note.to_number()), Some(note));
+            }
+        }
+        assert_eq!(Note::from_number(0), None);
+        assert_eq!(Note::from_number(9), None);
+        assert_eq!(Note::from_number(999_999_999), None);
+    }
+
+    #[test]
+    fn what_a_pass_does_not_see_is_gone() {
+        let mut policy = Policy::new();
+        for key in 0..10 {
+            policy.insert(key, MIB, 0);
+        }
+        policy.begin_pass();
+        for key in [1, 3, 5] {
+            policy.restore(key, MIB, 0, None);
+        }
+        policy.insert(11, MIB, 0);
+        policy.used(&7, 100);
+        assert_eq!(policy.end_pass(100), 6);
+        assert_eq!((policy.len(), policy.bytes()), (5, 5 * MIB));
+        let mut left = drain(&mut policy, 1000);
+        left.sort_unstable();
+        assert_eq!(left, [1, 3, 5, 7, 11]);
+    }
+
+    #[test]
+    fn a_restart_keeps_the_order() {
+        let mut policy = Policy::new();
+        for key in [5, 3, 9, 1] {
+            policy.restore(key, MIB, key, None);
+        }
+        policy.restore(7, MIB, 0, Note::from_number(6));
+        policy.sort();
+        assert_eq!(drain(&mut policy, 100), [1, 3, 5, 9, 7]);
+    }
+
+    #[test]
+    fn bytes_add_up_whatever_happens() {
+        let mut policy = Policy::new();
+        let mut random = fastrand::Rng::with_seed(1);
+        for now in 0..20_000 {
+            let key = random.u32(0..500);
+            match random.u8(0..10) {
+                0..4 => {
+                    policy.insert(key, random.u64(1..3) * MIB, now);
+                }
+                4..7 => {
+                    policy.used(&key, now);
+                }
+                7 => {
+                    policy.remove(&key);
+                }
+                _ => {
+                    policy.evict(&(now.saturating_sub(100)..now + 1));
+                }
+            }
+            let live = || policy.slots.iter().filter(|slot| slot.is_live);
+            assert_eq!(policy.bytes(), live().map(|slot| slot.bytes).sum::<u64>());
+            assert_eq!(policy.len(), live().count());
+        }
+        assert!(
+            policy.slots.len() < 1500,
+            "slots are used again: {}",
+            policy.slots.len()
+        );
+    }
+}

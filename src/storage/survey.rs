@@ -1,0 +1,259 @@
+//! What lies in the directory: for those who keep it small, part by part. Every call blocks.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::str;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::layout::{self, Audience, RecordKind};
+use super::local::Local;
+use super::seal::{self, LastUse};
+use super::{Error, Operation};
+use crate::oci::{Algorithm, Digest};
+
+/// The two hex digits by which blobs and records lie in directories.
+pub const SHARDS: std::ops::RangeInclusive<u8> = 0..=u8::MAX;
+
+/// A file that is called like a blob. Whether it is one shows when it is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct ListedBlob {
+    /// What it is called.
+    pub digest: Digest,
+    /// How large it is, in bytes.
+    pub size: u64,
+    /// When it was last used.
+    pub last_use: LastUse,
+}
+
+/// The room on the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All there is, in bytes.
+    pub total: u64,
+    /// What we may still use, in bytes.
+    pub available: u64,
+}
+
+impl Local {
+    /// The room on the file system of the directory.
+    ///
+    /// # Errors
+    /// `Open` when the file system does not say.
+    pub fn space(&self) -> Result<Space, Error> {
+        let room =
+            rustix::fs::fstatvfs(self.base()).map_err(|errno| Operation::Open.failed(errno))?;
+        Ok(Space {
+            total: room.f_blocks.saturating_mul(room.f_frsize),
+            available: room.f_bavail.saturating_mul(room.f_frsize),
+        })
+    }
+
+    /// The blobs of one shard. What is no file of ours, or not called like a blob, is left out.
+    ///
+    /// # Errors
+    /// `Open` when the directory is there and cannot be listed.
+    pub fn blobs_in(
+        &self,
+        audience: Audience,
+        algorithm: Algorithm,
+        shard: u8,
+    ) -> Result<Vec<ListedBlob>, Error> {
+        let mut found = Vec::new();
+        self.each_file(
+            &layout::blob_shard(audience, algorithm, shard),
+            |name, stat| {
+                let digest = format!("{}:{name}", algorithm.as_str()).parse::<Digest>();
+                // A blob in the shard of others is never looked for there.
+                if let Ok(digest) = digest
+                    && digest.as_bytes().first() == Some(&shard)
+                {
+                    found.push(ListedBlob {
+                        digest,
+                        size: u64::try_from(stat.st_size).unwrap_or(0),
+                        last_use: seal::last_use(stat),
+                    });
+                }
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Removes the blob `digest`, whosever it is. Gives whether there was one.
+    ///
+    /// # Errors
+    /// `Remove` when it is there and stays.
+    pub fn remove_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        let mut was_there = false;
+        for audience in Audience::ALL {
+            let path = layout::blob(digest, audience).path();
+            match unlinkat(self.base(), path, AtFlags::empty()) {
+                Ok(()) => was_there = true,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => {}
+                Err(errno) => return Err(Operation::Remove.failed(errno)),
+            }
+        }
+        Ok(was_there)
+    }
+
+    /// Leaves the `keep` newest records of one kind in one shard. Gives how many there are then, and how many went.
+    ///
+    /// # Errors
+    /// `Open` when the directory is there and cannot be listed; `Remove` when a record stays that should go.
+    pub fn trim_records(
+        &self,
+        kind: RecordKind,
+        shard: u8,
+        keep: usize,
+    ) -> Result<(usize, usize), Error> {
+        let place = layout::record_shard(kind, shard);
+        let mut records = Vec::new();
+        let directory = self.each_file(&place, |name, stat| {
+            records.push((stat.st_mtime, name.to_owned()));
+        })?;
+        let Some(directory) = directory.filter(|_| records.len() > keep) else {
+            return Ok((records.len(), 0));
+        };
+        // The newest first.
+        records.sort_unstable_by(|a, b| b.cmp(a));
+        let gone = records.split_off(keep);
+        for (_, name) in &gone {
+            match unlinkat(&directory, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(Operation::Remove.failed(errno)),
+            }
+        }
+        Ok((records.len(), gone.len()))
+    }
+
+    /// Calls `found` for every regular file of a directory, which need not be there, and gives the directory.
+    fn each_file(
+        &self,
+        place: &str,
+        mut found: impl FnMut(&str, &Stat),
+    ) -> Result<Option<OwnedFd>, Error> {
+        let failed = |error: io::Error| Operation::Open.failed(error);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = match openat(self.base(), place, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(errno) => return Err(failed(errno.into())),
+        };
+        for entry in Dir::read_from(&directory).map_err(|errno| failed(errno.into()))? {
+            let entry = entry.map_err(|errno| failed(errno.into()))?;
+            let Ok(name) = str::from_utf8(entry.file_name().to_bytes()) else {
+                continue;
+            };
+            // Whatever goes meanwhile is not there.
+            if let Ok(stat) = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            {
+                found(name, &stat);
+            }
+        }
+        Ok(Some(directory))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn store(local: &Local, content: &'static [u8]) -> Digest {
+        let digest = Digest::of(Algorithm::Sha256, content);
+        let ingest = local.ingest(&digest, None).expect("an ingest file");
+        let chunks = [Bytes::from_static(content)];
+        ingest.write_at(&chunks, 0).expect("written");
+        ingest.publish(Audience::Everybody).expect("published");
+        digest
+    }
+
+    fn all_blobs(local: &Local) -> Vec<ListedBlob> {
+        let list = |shard| {
+            local
+                .blobs_in(Audience::Everybody, Algorithm::Sha256, shard)
+                .expect("it can be listed")
+        };
+        SHARDS.flat_map(list).collect()
+    }
+
+    #[test]
+    fn blobs_are_listed_with_what_is_known_of_them_and_strangers_files_are_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let local = Local::open(directory.path()).expect("writable");
+        let digest = store(&local, b"some bytes");
+        let blob = local.blob(&digest).expect("readable").expect("there");
+        let last_use = LastUse {
+            at: 1_000_000,
+            note: 5,
+        };
+        local.touch(&blob, last_use).expect("it is ours");
+        let shard = directory
+            .path()
+            .join(layout::blob(&digest, Audience::Everybody).path());
+        let shard = shard.parent().expect("a directory");
+        fs::write(shard.join("notes.txt"), b"x").expect("written");
+        fs::write(shard.join("0".repeat(64)), b"in the wrong shard").expect("written");
+        let mut name = digest.hex();
+        name.replace_range(62.., "zz");
+        fs::write(shard.join(name), b"no hex").expect("written");
+        let mut name = digest.hex();
+        name.replace_range(60.., "0000");
+        symlink("/etc/passwd", shard.join(&name)).expect("linked");
+        let found = all_blobs(&local);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].digest, found[0].size), (digest, 10));
+        assert_eq!(found[0].last_use, last_use);
+        let blob = local.blob(&digest).expect("readable");
+        assert!(blob.is_some(), "the seal is what it was");
+        assert!(local.remove_blob(&digest).expect("removed"));
+        assert!(!local.remove_blob(&digest).expect("gone"));
+        assert!(all_blobs(&local).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_records_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let local = Local::open(directory.path()).expect("writable");
+        let shelf = directory
+            .path()
+            .join(layout::record_shard(RecordKind::Tag, 7));
+        let trim = |keep| {
+            local
+                .trim_records(RecordKind::Tag, 7, keep)
+                .expect("trimmed")
+        };
+        assert_eq!(trim(3), (0, 0), "a directory that is not there has none");
+        fs::create_dir_all(&shelf).expect("made");
+        for n in 0..10_u64 {
+            let file = fs::File::create(shelf.join(format!("{n}.json"))).expect("made");
+            let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 * n);
+            file.set_modified(then).expect("set");
+        }
+        assert_eq!(trim(20), (10, 0));
+        assert_eq!(trim(3), (3, 7));
+        for n in 0..10_u64 {
+            let is_there = shelf.join(format!("{n}.json")).exists();
+            assert_eq!(is_there, n >= 7, "{n}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_somewhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let space = Local::open(directory.path())
+            .expect("writable")
+            .space()
+            .expect("known");
+        assert!(
+            space.total >= space.available && space.total > 0,
+            "{space:?}"
+        );
+    }
+}
