@@ -25,6 +25,10 @@ fn every_event_shows_under_its_name() {
     metrics.upstream_retry("connect");
     metrics.storage_error("publish");
     metrics.digest_mismatch("other");
+    metrics.cache_bytes(4096);
+    metrics.cache_objects("blob", 3);
+    metrics.evicted("min_free", 100);
+    metrics.cache_oldest_seconds(60);
     metrics.accept_error("descriptors");
     metrics.body("cancelled");
     metrics.panic();
@@ -38,6 +42,11 @@ fn every_event_shows_under_its_name() {
         r#"entrepot_upstream_bytes_total{upstream="ghcr.io"} 9"#,
         r#"entrepot_upstream_retries_total{reason="connect"} 1"#,
         r#"entrepot_storage_errors_total{op="publish"} 1"#,
+        "entrepot_cache_bytes 4096",
+        r#"entrepot_cache_objects{kind="blob"} 3"#,
+        r#"entrepot_cache_evicted_total{reason="min_free"} 1"#,
+        r#"entrepot_cache_evicted_bytes_total{reason="min_free"} 100"#,
+        "entrepot_cache_oldest_seconds 60",
         r#"entrepot_digest_mismatch_total{upstream="other"} 1"#,
         r#"entrepot_accept_errors_total{reason="descriptors"} 1"#,
         r#"entrepot_bodies_total{end="cancelled"} 1"#,
