@@ -142,8 +142,10 @@ impl Blobs {
     pub(super) fn unreadable(&self, digest: Digest, file: Arc<File>) {
         self.metrics.storage_error(Operation::Read.as_str());
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let evictor = self.evictor.clone();
         self.behind.run(move || {
             let removed = storage.discard(&digest, &file);
+            evictor.missing(&digest);
             if let Err(error) = &removed {
                 metrics.storage_error(error.operation.as_str());
             }
