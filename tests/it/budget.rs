@@ -127,11 +127,11 @@ fn delete_some(directory: &Path, n: &Cell<usize>) {
 
 #[tokio::test]
 async fn twenty_clients_pull_a_set_five_times_the_budget() {
-    const BUDGET: usize = 10 * MIB;
+    const BUDGET: usize = 5 * MIB;
     const BLOBS: u64 = 25;
     const PULLS: usize = 5;
     let world = world(BUDGET).await;
-    let contents: Vec<Bytes> = (0..BLOBS).map(|seed| bytes(seed, 2 * MIB)).collect();
+    let contents: Vec<Bytes> = (0..BLOBS).map(|seed| bytes(seed, MIB)).collect();
     let put = |content: &Bytes| target(&world.upstream.put_blob("team/app", content.clone()));
     let targets: Vec<String> = contents.iter().map(put).collect();
     let directory = world.mirror.directory.path().to_owned();
