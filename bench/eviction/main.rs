@@ -36,12 +36,12 @@ impl Evicts for Policy<u32> {
     }
 
     fn insert(&mut self, request: &Request) {
-        Policy::insert(self, request.blob, request.bytes, request.at);
+        Self::insert(self, request.blob, request.bytes, request.at);
     }
 
     fn evict(&mut self, now: u32) -> Option<(u32, u64)> {
         let spared = now.saturating_sub(60)..now + 60;
-        let victim = Policy::evict(self, &spared)?;
+        let victim = Self::evict(self, &spared)?;
         Some((victim.key, victim.bytes))
     }
 }

@@ -60,11 +60,11 @@ fn open(path: &Path) -> fs::File {
 #[tokio::test]
 async fn a_blob_that_was_cut_is_fetched_again() {
     check("cut", |path| {
-        open(path).set_len(LENGTH as u64 / 2).expect("it is ours")
+        open(path).set_len(LENGTH as u64 / 2).expect("it is ours");
     })
     .await;
     check("cut by a byte", |path| {
-        open(path).set_len(LENGTH as u64 - 1).expect("it is ours")
+        open(path).set_len(LENGTH as u64 - 1).expect("it is ours");
     })
     .await;
     check("emptied", |path| open(path).set_len(0).expect("it is ours")).await;
@@ -80,11 +80,11 @@ async fn a_blob_that_was_changed_is_fetched_again() {
     })
     .await;
     check("zeroed", |path| {
-        fs::write(path, vec![0; LENGTH]).expect("it is ours")
+        fs::write(path, vec![0; LENGTH]).expect("it is ours");
     })
     .await;
     check("grown", |path| {
-        open(path).set_len(LENGTH as u64 + 1).expect("it is ours")
+        open(path).set_len(LENGTH as u64 + 1).expect("it is ours");
     })
     .await;
     check("another file", |path| {
