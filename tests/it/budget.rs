@@ -136,7 +136,7 @@ async fn twenty_clients_pull_a_set_five_times_the_budget() {
     let targets: Vec<String> = contents.iter().map(put).collect();
     let directory = world.mirror.directory.path().to_owned();
     let watch = Watch::start(&directory);
-    let n_pulls = Cell::new(0);
+    let n_pulls = Cell::new(0_usize);
     let client = |seed: u64| {
         let (world, contents, targets) = (&world, &contents, &targets);
         let (n_pulls, directory) = (&n_pulls, &directory);
