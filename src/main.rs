@@ -6,10 +6,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use entrepot::cli::health::{self, HealthError};
+use entrepot::cli::node::{self, Finding, Node, NodeError};
 use entrepot::cli::probe::Probe;
 use entrepot::cli::{Hangup, Signals, logging};
 use entrepot::clock::Clock;
-use entrepot::config::{self, Arguments, Command, Config, Files, LogFormat, Reading};
+use entrepot::config::{
+    self, Arguments, Command, Config, Files, LogFormat, NodeAction, NodePlace, Reading,
+};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
             let probe = Probe::of_url(url).map_err(HealthError::from);
             return told(probe.and_then(|probe| health_of(&probe, pull.as_deref())));
         }
+        Some(Command::Node { action }) => return on_node(action),
         // Which mirror, the configuration says.
         None | Some(Command::Health { mirror: None, .. }) => {}
     }
@@ -97,6 +101,71 @@ fn health_of(mirror: &Probe, image: Option<&str>) -> Result<(), HealthError> {
         );
     }
     Ok(())
+}
+
+/// Does `action`, and tells what came of it.
+fn on_node(action: &NodeAction) -> ExitCode {
+    let outcome = match action {
+        NodeAction::Install {
+            place,
+            mirror,
+            registry,
+            dry_run,
+        } => install(place, mirror, registry, *dry_run),
+        NodeAction::Verify { place, mirror } => verify(place, mirror),
+        NodeAction::Remove { place, dry_run } => remove(place, *dry_run),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => told(Err(failure)),
+    }
+}
+
+/// Names the mirror on a node, and warns where that is not enough.
+fn install(
+    place: &NodePlace,
+    mirror: &str,
+    registries: &[String],
+    dry: bool,
+) -> Result<ExitCode, NodeError> {
+    let mirror = node::Mirror::at(mirror)?;
+    let node = node_at(place)?;
+    tell_changes(&node.install(&mirror, registries, dry)?, dry);
+    eprintln!("{}", node.runtime(&mirror)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells whether a node uses the mirror.
+fn verify(place: &NodePlace, mirror: &str) -> Result<ExitCode, NodeError> {
+    let findings = node_at(place)?.verify(&node::Mirror::at(mirror)?)?;
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    let is_problem = |finding: &Finding| matches!(finding, Finding::Problem(_));
+    Ok(ExitCode::from(u8::from(findings.iter().any(is_problem))))
+}
+
+/// Puts back what was on a node.
+fn remove(place: &NodePlace, dry: bool) -> Result<ExitCode, NodeError> {
+    tell_changes(&node_at(place)?.remove(dry)?, dry);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn node_at(place: &NodePlace) -> Result<Node, NodeError> {
+    Node::at(
+        place.root.clone(),
+        place.certs_dir.clone(),
+        place.config_dir.clone(),
+    )
+}
+
+fn tell_changes(changes: &[String], dry: bool) {
+    if changes.is_empty() {
+        eprintln!("nothing to change");
+    }
+    for change in changes {
+        eprintln!("{}{change}", if dry { "would " } else { "" });
+    }
 }
 
 /// Waits for a signal, or until `time` is over.

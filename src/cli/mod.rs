@@ -3,6 +3,7 @@
 
 pub mod health;
 pub mod logging;
+pub mod node;
 pub mod probe;
 
 mod signals;

@@ -1,6 +1,8 @@
 //! The flags.
 
-use clap::{ArgAction, Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 // Every value stays a text here: it is held against its rule together with everything else that is configured, so
 // that all problems are told at once.
@@ -110,4 +112,72 @@ pub enum Command {
         #[arg(long = "for", value_name = "TIME")]
         time: Option<humantime::Duration>,
     },
+
+    /// Have the containerd of a machine pull through the mirror, or no longer
+    Node {
+        /// What to do.
+        #[command(subcommand)]
+        action: NodeAction,
+    },
+}
+
+/// What is done to a machine's containerd.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NodeAction {
+    /// Name the mirror in hosts.toml files, before all that is named there; again after every change
+    Install {
+        /// The machine.
+        #[command(flatten)]
+        place: NodePlace,
+
+        /// The mirror, as the machine reaches it
+        #[arg(long, value_name = "URL")]
+        mirror: String,
+
+        /// A registry that gets a file of its own beside _default; again for further ones
+        #[arg(long, value_name = "NAME")]
+        registry: Vec<String>,
+
+        /// Tell what would be changed
+        #[arg(long)]
+        dry_run: bool,
+    },
+
+    /// Tell whether containerd uses the mirror and, if not, what to do; exits with 0 or 1
+    Verify {
+        /// The machine.
+        #[command(flatten)]
+        place: NodePlace,
+
+        /// The mirror, as the machine reaches it
+        #[arg(long, value_name = "URL")]
+        mirror: String,
+    },
+
+    /// Put back what was there before the first install
+    Remove {
+        /// The machine.
+        #[command(flatten)]
+        place: NodePlace,
+
+        /// Tell what would be changed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Where a machine's files are.
+#[derive(Debug, Clone, Args)]
+pub struct NodePlace {
+    /// Where the root of the machine is seen
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+
+    /// Directory of hosts.toml files on the machine [default: /etc/containerd/certs.d]
+    #[arg(long, value_name = "DIR")]
+    pub certs_dir: Option<PathBuf>,
+
+    /// Directory of containerd's config.toml on the machine [default: /etc/containerd]
+    #[arg(long, value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
 }
