@@ -22,6 +22,7 @@ mod skopeo;
 mod credentials;
 mod crowds;
 mod health;
+mod node;
 mod overlap;
 mod reload;
 mod restart;

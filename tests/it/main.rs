@@ -42,3 +42,5 @@ mod ways_out;
 
 mod restart;
 mod shutdown;
+
+mod node;
