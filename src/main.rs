@@ -131,7 +131,7 @@ fn install(
     let mirror = node::Mirror::at(mirror)?;
     let node = node_at(place)?;
     tell_changes(&node.install(&mirror, registries, dry)?, dry);
-    eprintln!("{}", node.runtime(&mirror)?);
+    eprintln!("{}", node.runtime(&mirror));
     Ok(ExitCode::SUCCESS)
 }
 

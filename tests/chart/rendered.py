@@ -180,6 +180,14 @@ class WhatIsRendered(unittest.TestCase):
             arguments = pod["spec"]["initContainers"][0]["args"]
             self.assertEqual(arguments, ["node", "install", "--root", "/host", "--mirror", url])
 
+    def test_other_directories_of_nodes_are_told_to_both_commands(self):
+        directory = "/var/lib/rancher/k3s/agent/etc/containerd"
+        values = {"nodeSetup": {"configDirectory": directory, "certsDirectory": f"{directory}/certs.d"}}
+        told = ["--certs-dir", f"{directory}/certs.d", "--config-dir", directory]
+        documents = objects(render(values)[0])
+        for container in [c for _, _, pod in pods(documents) for c in pod["spec"].get("initContainers", [])]:
+            self.assertEqual(container["args"][-4:], told)
+
     def test_only_what_is_not_reloaded_restarts_the_pods(self):
         def template(values):
             return mirror_pod(objects(render(values)[0]))

@@ -25,11 +25,15 @@ const VERSION_3: &str = "version = 3\n[plugins.'io.containerd.cri.v1.images'.reg
 
 /// A root with these files.
 fn root(files: &[(&str, &str)]) -> TempDir {
-    let root = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().expect("a scratch root can be read and written");
     for (path, text) in files {
         let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::create_dir_all(
+            path.parent()
+                .expect("a scratch root can be read and written"),
+        )
+        .expect("a scratch root can be read and written");
+        fs::write(path, text).expect("a scratch root can be read and written");
     }
     root
 }
@@ -39,31 +43,43 @@ fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
+        for entry in fs::read_dir(folder).expect("a scratch root can be read and written") {
+            let path = entry
+                .expect("a scratch root can be read and written")
+                .path();
+            let mode = fs::metadata(&path)
+                .expect("a scratch root can be read and written")
+                .permissions()
+                .mode();
             let bytes = if path.is_dir() {
                 folders.push(path.clone());
                 Vec::new()
             } else {
-                fs::read(&path).unwrap()
+                fs::read(&path).expect("a scratch root can be read and written")
             };
-            found.insert(path.to_str().unwrap().to_owned(), (mode, bytes));
+            found.insert(
+                path.to_str()
+                    .expect("a scratch root can be read and written")
+                    .to_owned(),
+                (mode, bytes),
+            );
         }
     }
     found
 }
 
 fn node(root: &TempDir) -> Node {
-    Node::at(root.path().to_owned(), None, None).unwrap()
+    Node::at(root.path().to_owned(), None, None).expect("a scratch root can be read and written")
 }
 
 fn mirror() -> Mirror {
-    Mirror::at(URL).unwrap()
+    Mirror::at(URL).expect("a scratch root can be read and written")
 }
 
 fn problems(root: &TempDir) -> Vec<String> {
-    let findings = node(root).verify(&mirror()).unwrap();
+    let findings = node(root)
+        .verify(&mirror())
+        .expect("a scratch root can be read and written");
     let problem = |finding| match finding {
         Finding::Problem(text) => Some(text),
         Finding::Fine(_) | Finding::Warning(_) => None,
@@ -72,7 +88,7 @@ fn problems(root: &TempDir) -> Vec<String> {
 }
 
 fn read(root: &TempDir, path: &str) -> String {
-    fs::read_to_string(root.path().join(path)).unwrap()
+    fs::read_to_string(root.path().join(path)).expect("a scratch root can be read and written")
 }
 
 #[test]
@@ -286,9 +302,23 @@ fn verify_tells_the_line_that_containerd_lacks() {
 }
 
 #[test]
+fn a_path_that_is_set_in_an_imported_file_counts() {
+    let root = root(&[
+        (
+            "etc/containerd/config.toml",
+            "version = 2\nimports = [\"conf.d/*.toml\"]\n",
+        ),
+        ("etc/containerd/conf.d/registry.toml", VERSION_2),
+        ("etc/containerd/conf.d/notes.txt", "none of it"),
+    ]);
+    node(&root).install(&mirror(), &[], false).unwrap();
+    assert_eq!(problems(&root), [""; 0]);
+}
+
+#[test]
 fn a_root_without_a_runtime_is_a_warning() {
     let root = root(&[]);
-    let found = node(&root).runtime(&mirror()).unwrap();
+    let found = node(&root).runtime(&mirror());
     assert!(matches!(found, Finding::Warning(_)), "{found}");
 }
 

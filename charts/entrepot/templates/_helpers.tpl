@@ -179,6 +179,17 @@ seccompProfile:
     path: {{ .Values.nodeSetup.certsDirectory }}
     type: DirectoryOrCreate
 {{- end -}}
+{{/* The directories of the node as arguments, where they are not those that the program looks at. */}}
+{{- define "entrepot.nodeDirectories" -}}
+{{- if ne .Values.nodeSetup.certsDirectory "/etc/containerd/certs.d" }}
+- --certs-dir
+- {{ .Values.nodeSetup.certsDirectory | quote }}
+{{- end }}
+{{- if ne .Values.nodeSetup.configDirectory "/etc/containerd" }}
+- --config-dir
+- {{ .Values.nodeSetup.configDirectory | quote }}
+{{- end }}
+{{- end -}}
 {{- define "entrepot.nodeInstall" -}}
 - name: node-setup
   image: {{ include "entrepot.image" . }}
@@ -190,6 +201,9 @@ seccompProfile:
     - /host
     - --mirror
     - {{ include "entrepot.mirror" . | quote }}
+    {{- with include "entrepot.nodeDirectories" . | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with .Values.nodeSetup.extraArgs }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

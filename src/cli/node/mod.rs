@@ -46,7 +46,7 @@ pub enum NodeError {
         source: HostsError,
     },
     /// Something cannot be read.
-    #[error("cannot read {path}: {source}; no file was changed", path = path.display())]
+    #[error("cannot read {path}: {source}", path = path.display())]
     Read {
         /// What.
         path: PathBuf,
@@ -240,17 +240,14 @@ impl Node {
             );
             findings.push(Finding::Fine(text));
         }
-        findings.push(self.runtime(mirror)?);
+        findings.push(self.runtime(mirror));
         Ok(findings)
     }
 
     /// Whether containerd looks at the folders at all.
-    ///
-    /// # Errors
-    ///
-    /// Its configuration cannot be read.
-    pub fn runtime(&self, mirror: &Mirror) -> Result<Finding, NodeError> {
+    pub fn runtime(&self, mirror: &Mirror) -> Finding {
         runtime::check(&self.root, &self.config, &self.certs, &mirror.url)
+            .unwrap_or_else(|error| Finding::Problem(error.to_string()))
     }
 
     /// Where the folders are, as seen from here.

@@ -1,9 +1,10 @@
 //! What containerd's own configuration says: whether it looks at `certs.d` at all.
 
-use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use globset::Glob;
+use serde::Deserialize;
 use toml_edit::{DocumentMut, Item};
 
 use super::folder;
@@ -44,7 +45,9 @@ pub(super) fn check(
 ) -> Result<Finding, NodeError> {
     let shown = config.join(FILE);
     if let Some(text) = folder::text(&super::below(root, &shown))? {
-        return Ok(containerd(&text, &shown, certs));
+        let mut texts = vec![text];
+        texts.extend(imported(root, config, &texts[0])?);
+        return Ok(containerd(&texts, &shown, certs));
     }
     for directory in RANCHER {
         if root.join(directory).is_dir() {
@@ -67,18 +70,64 @@ pub(super) fn check(
     )))
 }
 
-/// Whether containerd with the configuration `text` in `file` reads `certs`.
-fn containerd(text: &str, file: &Path, certs: &Path) -> Finding {
-    let document: DocumentMut = match text.parse() {
-        Ok(document) => document,
-        Err(error) => return Finding::Problem(format!("{} is not TOML: {error}", file.display())),
+/// The texts of the files that a configuration imports: by pattern, as `/etc/containerd/conf.d/*.toml`.
+fn imported(root: &Path, config: &Path, text: &str) -> Result<Vec<String>, NodeError> {
+    let mut texts = Vec::new();
+    // What is not TOML is told with the file itself.
+    let document: DocumentMut = text.parse().unwrap_or_default();
+    let imports = document.get("imports").and_then(Item::as_array);
+    for pattern in imports
+        .into_iter()
+        .flatten()
+        .filter_map(|import| import.as_str())
+    {
+        let pattern = config.join(pattern);
+        let (Some(directory), Some(name)) = (
+            pattern.parent(),
+            pattern.file_name().and_then(|name| name.to_str()),
+        ) else {
+            continue;
+        };
+        // containerd does not start with a pattern that is none.
+        let Ok(glob) = Glob::new(name) else { continue };
+        let glob = glob.compile_matcher();
+        let directory = super::below(root, directory);
+        for file in folder::entries(&directory)?
+            .iter()
+            .filter(|file| glob.is_match(file))
+        {
+            texts.extend(folder::text(&directory.join(file))?);
+        }
+    }
+    Ok(texts)
+}
+
+/// Whether containerd reads `certs`, with the configuration in `file`, whose text is the first, and what it imports.
+fn containerd(texts: &[String], file: &Path, certs: &Path) -> Finding {
+    let documents: Result<Vec<DocumentMut>, _> = texts.iter().map(|text| text.parse()).collect();
+    let documents = match documents {
+        Ok(documents) => documents,
+        Err(error) => {
+            return Finding::Problem(format!(
+                "{} or an import is not TOML: {error}",
+                file.display()
+            ));
+        }
     };
-    let plugin = plugin(&document);
-    let registry = document
-        .get("plugins")
-        .and_then(|plugins| plugins.get(plugin)?.get("registry"));
-    let config_path = registry.and_then(|registry| registry.get("config_path")?.as_str());
-    let mirrors = registry.and_then(|registry| registry.get("mirrors"));
+    let plugin = documents.first().map_or("cri", plugin);
+    // What is imported counts before the file itself, the last before the first.
+    let of_registry = |key: &str| {
+        let mut documents = documents.iter().rev();
+        documents.find_map(|document| {
+            document
+                .get("plugins")?
+                .get(plugin)?
+                .get("registry")?
+                .get(key)
+        })
+    };
+    let config_path = of_registry("config_path").and_then(Item::as_str);
+    let mirrors = of_registry("mirrors");
     match config_path.unwrap_or_default() {
         "" => {
             let removed = if mirrors.is_some_and(has_entries) {
@@ -93,7 +142,7 @@ fn containerd(text: &str, file: &Path, certs: &Path) -> Finding {
                 file = file.display()
             ))
         }
-        paths if paths.split(':').any(|path| PathBuf::from(path) == certs) => {
+        paths if paths.split(':').any(|path| Path::new(path) == certs) => {
             Finding::Fine(format!("containerd reads {}", certs.display()))
         }
         paths => Finding::Problem(format!(
