@@ -55,8 +55,13 @@ impl Mirror {
     fn start_by(mut runner: Command, directory: &Path, flags: &[String]) -> Self {
         let port = free_port();
         let cache = directory.join("cache");
+        runner.arg("-i");
+        if !flags.iter().any(|flag| flag.starts_with("--config")) {
+            // How full the disk of this machine is must not decide what a test finds in the cache.
+            runner.arg("ENTREPOT_CONFIG_YAML=cache: { min_free: 0% }");
+        }
         runner
-            .args(["-i", BINARY])
+            .arg(BINARY)
             .arg(format!("--cache-dir={}", cache.display()))
             .arg(format!("--port={port}"))
             .args(flags);
