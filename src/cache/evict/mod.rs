@@ -18,7 +18,7 @@ mod survey;
 
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -59,6 +59,8 @@ struct Inner {
     is_doubtful: AtomicBool,
     /// How much the cache might take when that was last found out, in bytes.
     limit_bytes: AtomicU64,
+    /// When it was last said that others leave us no room, in seconds since 1970; 0 for never.
+    warned_at: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,9 @@ pub(super) struct Reservation {
     evictor: Evictor,
     bytes: u64,
 }
+
+/// Seconds between two warnings that others leave us no room.
+const WARN_EVERY_SECONDS: u32 = 60 * 60;
 
 /// Why something goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +127,7 @@ impl Evictor {
             is_lowering: AtomicBool::new(false),
             is_doubtful: AtomicBool::new(true),
             limit_bytes: AtomicU64::new(u64::MAX),
+            warned_at: AtomicU32::new(0),
         }));
         survey::start(&evictor);
         evictor
@@ -322,7 +328,22 @@ impl Evictor {
         });
         let limit = self.0.budget.limit(space, taken);
         self.0.limit_bytes.store(limit.bytes, Ordering::Relaxed);
+        if limit.reason == Reason::MinFree && limit.bytes <= taken {
+            self.warn_of_full_disk(space);
+        }
         limit
+    }
+
+    /// Says that nothing is added while others fill the disk: a mirror that does not cache looks like a fault of its own.
+    fn warn_of_full_disk(&self, space: Space) {
+        let (now, last) = (self.now(), self.0.warned_at.load(Ordering::Relaxed));
+        if last == 0 || now.saturating_sub(last) >= WARN_EVERY_SECONDS {
+            self.0.warned_at.store(now, Ordering::Relaxed);
+            tracing::warn!(
+                available_bytes = space.available,
+                "less than cache.min_free is free on the disk: what is pulled is not kept until there is more room"
+            );
+        }
     }
 
     fn now(&self) -> u32 {
