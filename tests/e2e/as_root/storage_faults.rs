@@ -45,7 +45,8 @@ fn a_blob_larger_than_the_disk_is_passed_through_and_smaller_ones_are_kept() {
     for _ in 0..2 {
         is_pulled(&mut mirror, directory.path(), &large, false);
     }
-    assert!(mirror.storage_errors() > 0);
+    // That there is no room for it is known beforehand, and no failure.
+    assert_eq!(mirror.storage_errors(), 0);
     is_pulled(&mut mirror, directory.path(), &small, true);
 }
 
