@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
@@ -17,7 +17,7 @@ pub fn start_text(filter: Targets) {
         .with_ansi(false)
         .with_writer(|| Escaping(io::stderr()))
         .log_internal_errors(false);
-    start(lines.with_filter(filter));
+    start(lines.with_filter(without_echo(filter)));
 }
 
 /// Logs for machines: one JSON object an event, its fields beside `timestamp`, `level`, `target` and `message`.
@@ -27,7 +27,13 @@ pub fn start_json(filter: Targets) {
         .flatten_event(true)
         .with_writer(|| Escaping(io::stderr()))
         .log_internal_errors(false);
-    start(lines.with_filter(filter));
+    start(lines.with_filter(without_echo(filter)));
+}
+
+/// The filter without what is said of each change of a file: where the log is a file beside the configuration, every
+/// line of it would be such a change, and lead to the next line.
+fn without_echo(filter: Targets) -> Targets {
+    filter.with_target("notify", LevelFilter::WARN)
 }
 
 fn start(lines: impl Layer<Registry> + Send + Sync) {
