@@ -20,7 +20,7 @@ const ENDS_WITHIN: Duration = Duration::from_mins(1);
 fn mirror_before(members: &Members, directory: &Path) -> Mirror {
     let file = directory.join("entrepot.yaml");
     let text = format!(
-        "upstreams:\n  {EXAMPLE}:\n    endpoints: [{:?}]\n    authz_ttl: {}s\n    authz_grace: {}s\n",
+        "cache: {{ min_free: 0% }}\nupstreams:\n  {EXAMPLE}:\n    endpoints: [{:?}]\n    authz_ttl: {}s\n    authz_grace: {}s\n",
         members.url(),
         AUTHZ_TTL.as_secs(),
         AUTHZ_GRACE.as_secs()
