@@ -113,6 +113,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         storage,
         config.tags,
         config.budget,
+        config.scrub,
         clock.clone(),
         metrics.clone(),
     );

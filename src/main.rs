@@ -1,18 +1,21 @@
 //! The `entrepot` command: flags → configuration → log → mirror, until a signal ends it.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use entrepot::cache::{ImportRule, PruneRule};
 use entrepot::cli::health::{self, HealthError};
 use entrepot::cli::node::{self, Finding, Node, NodeError};
 use entrepot::cli::probe::Probe;
-use entrepot::cli::{Hangup, Signals, logging};
+use entrepot::cli::{Hangup, Signals, logging, upkeep};
 use entrepot::clock::Clock;
 use entrepot::config::{
     self, Arguments, Command, Config, Files, LogFormat, NodeAction, NodePlace, Reading,
 };
+use entrepot::storage::Audience;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -24,7 +27,7 @@ const BAD_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+        Ok(arguments) => arguments.at_place(),
         Err(usage) => {
             // Help and version come this way too. Where they cannot be printed, nobody is left to tell.
             let _ = usage.print();
@@ -41,8 +44,15 @@ fn main() -> ExitCode {
             return told(probe.and_then(|probe| health_of(&probe, pull.as_deref())));
         }
         Some(Command::Node { action }) => return on_node(action),
-        // Which mirror, the configuration says.
-        None | Some(Command::Health { mirror: None, .. }) => {}
+        // Which mirror, and which cache, the configuration says.
+        None
+        | Some(
+            Command::Health { mirror: None, .. }
+            | Command::Scrub { .. }
+            | Command::Usage { .. }
+            | Command::Prune { .. }
+            | Command::Import { .. },
+        ) => {}
     }
     let Reading { config, files } = Config::read(&arguments, &config::environment);
     let config = match config {
@@ -70,6 +80,12 @@ fn main() -> ExitCode {
     if arguments.check_config {
         return ExitCode::SUCCESS;
     }
+    if let Some(command) = &arguments.command {
+        return on_cache(command, &config).unwrap_or_else(|mistake| {
+            eprintln!("entrepot: {mistake}");
+            ExitCode::from(BAD_USAGE)
+        });
+    }
     match run(config, arguments, files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -87,6 +103,85 @@ fn told<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
             eprintln!("entrepot: {failure:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Does what `command` says to the cache that is configured.
+///
+/// # Errors
+/// What one of its flags should be.
+fn on_cache(command: &Command, config: &Config) -> Result<ExitCode, String> {
+    let (directory, access) = (&config.cache_directory, config.cache_access);
+    Ok(match command {
+        Command::Scrub { rate, .. } => {
+            let rate = size("--rate", rate.as_deref())?;
+            found(upkeep::scrub(directory, access, rate))
+        }
+        Command::Usage { .. } => told(upkeep::usage(directory, access)),
+        Command::Prune {
+            unused_for,
+            namespace,
+            repository,
+            to,
+            dry_run,
+            ..
+        } => {
+            let rule = PruneRule {
+                unused_for: unused_for.map(Into::into),
+                namespaces: parsed("--namespace", namespace)?,
+                repositories: parsed("--repository", repository)?,
+                to_bytes: size("--to", to.as_deref())?,
+            };
+            found(upkeep::prune(directory, access, &rule, *dry_run))
+        }
+        Command::Import {
+            source,
+            namespace,
+            repository,
+            private,
+            ..
+        } => {
+            let rule = ImportRule {
+                namespace: parsed("--namespace", namespace.as_slice())?.pop(),
+                repository: parsed("--repository", repository.as_slice())?.pop(),
+                audience: if *private {
+                    Audience::Entitled
+                } else {
+                    Audience::Everybody
+                },
+            };
+            let budget = config.budget;
+            found(upkeep::import(directory, access, budget, source, &rule))
+        }
+        // They are done by now.
+        Command::Health { .. } | Command::Hold { .. } | Command::Node { .. } => ExitCode::SUCCESS,
+    })
+}
+
+/// What the values of a flag say, or which of them says nothing.
+fn parsed<T: FromStr<Err: std::fmt::Display>>(
+    flag: &str,
+    values: &[String],
+) -> Result<Vec<T>, String> {
+    let parse = |value: &String| {
+        let rule = |error| format!("{flag} {value:?}: {error}");
+        value.parse().map_err(rule)
+    };
+    values.iter().map(parse).collect()
+}
+
+/// What a flag says of a size, if it is there.
+fn size(flag: &str, value: Option<&str>) -> Result<Option<u64>, String> {
+    let rule = |error| format!("{flag} {:?}: {error}", value.unwrap_or_default());
+    value.map(upkeep::bytes_of).transpose().map_err(rule)
+}
+
+/// The exit code of a command that looks whether all is well.
+fn found<E: std::fmt::Display>(outcome: Result<bool, E>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => told(Err(failure)),
     }
 }
 

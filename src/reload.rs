@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
-use crate::cache::{Budget, Cache};
+use crate::cache::{Budget, Cache, ScrubPlan};
 use crate::cli::Hangup;
 use crate::clock::Clock;
 use crate::config::{self, Arguments, Config, Files, Listen, Problems, Reading, Watch};
@@ -33,6 +33,7 @@ pub(crate) struct Fixed {
     pub(crate) cache_directory: PathBuf,
     pub(crate) cache_access: Access,
     pub(crate) budget: Budget,
+    pub(crate) scrub: ScrubPlan,
 }
 
 /// Why a configuration was not taken on. The one before stays.
@@ -66,6 +67,7 @@ impl Fixed {
             cache_directory: config.cache_directory.clone(),
             cache_access: config.cache_access,
             budget: config.budget,
+            scrub: config.scrub,
         }
     }
 
@@ -88,6 +90,11 @@ impl Fixed {
             (
                 "cache.min_free",
                 self.budget.min_free != config.budget.min_free,
+            ),
+            ("cache.scrub_every", self.scrub.every != config.scrub.every),
+            (
+                "cache.scrub_rate",
+                self.scrub.bytes_per_second != config.scrub.bytes_per_second,
             ),
         ];
         let differing = keys.into_iter().filter(|(_, differs)| *differs);

@@ -31,6 +31,17 @@ mod provenance;
 mod evict;
 pub use evict::{Amount, Budget};
 
+mod import;
+pub use import::{ImportError, ImportRule, Imported, import};
+
+mod inventory;
+pub use inventory::{
+    Amounts, Inventory, NamespaceUsage, PruneRule, Pruned, RepositoryUsage, Usage,
+};
+
+mod scrub;
+pub use scrub::{ScrubPlan, Scrubbed, scrub};
+
 mod reader;
 pub use reader::{Blob, BlobReader, ReadError, Unfinished};
 
@@ -54,6 +65,7 @@ use list_store::ListStore;
 use listings::Listings;
 use manifests::Manifests;
 use provenance::{Kind, Provenance};
+use scrub::Scrubber;
 use shelf::{ManifestKey, Shelf};
 use tags::Tags;
 
@@ -104,14 +116,17 @@ pub struct Cache {
     provenance: Provenance,
     shelf: Shelf,
     behind: Behind,
+    _scrubber: Scrubber,
 }
 
 impl Cache {
-    /// A cache over `storage` within `budget`, with tags as `tags` says. Must be called inside a tokio runtime.
+    /// A cache over `storage` within `budget`, with tags as `tags` says, that is read once more as `scrub` says. Must be
+    /// called inside a tokio runtime.
     pub fn new(
         storage: Local,
         tags: TagPolicy,
         budget: Budget,
+        scrub: ScrubPlan,
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
@@ -123,6 +138,13 @@ impl Cache {
             clock.clone(),
             metrics.clone(),
             behind.clone(),
+        );
+        let scrubber = Scrubber::start(
+            storage.clone(),
+            scrub,
+            evictor.clone(),
+            clock.clone(),
+            metrics.clone(),
         );
         let shelf = Shelf::new(
             storage.clone(),
@@ -164,6 +186,7 @@ impl Cache {
             provenance,
             shelf,
             behind,
+            _scrubber: scrubber,
         }
     }
 

@@ -52,10 +52,10 @@ pub(super) struct Seen {
 
 /// The record of a repository's name on disk. It says what it is about, because the file name does not.
 #[derive(Debug, Serialize, Deserialize)]
-struct OriginFile {
-    repository: RepositoryName,
+pub(super) struct OriginFile {
+    pub(super) repository: RepositoryName,
     /// The latest first.
-    seen: Vec<Seen>,
+    pub(super) seen: Vec<Seen>,
 }
 
 /// What is known of where digests come from. Cheap to clone.

@@ -52,6 +52,17 @@ struct ManifestFile {
     /// Whether it is everybody's.
     #[serde(default)]
     public: bool,
+    /// What it is about, for people: the first ones did not say.
+    #[serde(flatten)]
+    about: Option<About>,
+}
+
+/// Which manifest a record is about.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
+    namespace: Namespace,
+    repository: RepositoryName,
+    digest: Digest,
 }
 
 /// Manifests and tags at rest. What storage cannot give counts as missing; what it cannot take stays in memory.
@@ -303,7 +314,10 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
         return Ok(None);
     };
     let digest = key.digest;
-    let Ok(ManifestFile { media_type, public }) = serde_json::from_slice(&record) else {
+    let Ok(ManifestFile {
+        media_type, public, ..
+    }) = serde_json::from_slice(&record)
+    else {
         return Ok(None);
     };
     let Some(blob) = storage
@@ -341,22 +355,32 @@ fn store(
     key: &ManifestKey,
     manifest: &Manifest,
 ) -> Result<(), storage::Error> {
-    let Descriptor {
-        media_type,
-        digest,
-        size,
-    } = &manifest.descriptor;
-    let record = ManifestFile {
-        media_type: media_type.clone(),
-        public: manifest.audience == Audience::Everybody,
-    };
-    storage.write_record(key.record(), &json(&record))?;
+    write_record(storage, key, manifest)?;
+    let Descriptor { digest, size, .. } = &manifest.descriptor;
     if !evictor.admit(digest, *size, &mut None) {
         return Ok(());
     }
     let ingest = storage.ingest(digest, Some(*size))?;
     ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
     ingest.publish(manifest.audience)
+}
+
+/// Says on disk that something is a manifest. Blocks.
+pub(super) fn write_record(
+    storage: &Local,
+    key: &ManifestKey,
+    manifest: &Manifest,
+) -> Result<(), storage::Error> {
+    let record = ManifestFile {
+        media_type: manifest.descriptor.media_type.clone(),
+        public: manifest.audience == Audience::Everybody,
+        about: Some(About {
+            namespace: key.namespace.clone(),
+            repository: key.repository.clone(),
+            digest: key.digest,
+        }),
+    };
+    storage.write_record(key.record(), &json(&record))
 }
 
 fn json<T: Serialize>(record: &T) -> Vec<u8> {

@@ -5,6 +5,7 @@ pub mod health;
 pub mod logging;
 pub mod node;
 pub mod probe;
+pub mod upkeep;
 
 mod signals;
 pub use signals::{Hangup, Signals};

@@ -106,6 +106,76 @@ pub enum Command {
         pull: Option<String>,
     },
 
+    /// Read all that is cached once more, now, and take away what is wrong; exits with 0 or 1. Works beside a running
+    /// mirror
+    Scrub {
+        /// The cache.
+        #[command(flatten)]
+        place: CachePlace,
+
+        /// Read no more than this in a second, such as 100MiB
+        #[arg(long, value_name = "SIZE")]
+        rate: Option<String>,
+    },
+
+    /// Tell how much room registries and repositories take in the cache
+    Usage {
+        /// The cache.
+        #[command(flatten)]
+        place: CachePlace,
+    },
+
+    /// Remove from the cache what fits all that is said here. Works beside a running mirror
+    Prune {
+        /// The cache.
+        #[command(flatten)]
+        place: CachePlace,
+
+        /// What nobody has used for this time, such as 30d
+        #[arg(long, value_name = "TIME")]
+        unused_for: Option<humantime::Duration>,
+
+        /// What this registry has and no other; again for further ones
+        #[arg(long, value_name = "NAME")]
+        namespace: Vec<String>,
+
+        /// What repositories of these names have and no other, such as library/* or team/**; again for further ones
+        #[arg(long, value_name = "PATTERN")]
+        repository: Vec<String>,
+
+        /// No more than leaves this much, such as 50GiB; what was used last stays
+        #[arg(long, value_name = "SIZE")]
+        to: Option<String>,
+
+        /// Tell what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+
+    /// Take in the cache of a registry made of distribution, an OCI layout, or what `docker save` wrote; every digest is
+    /// verified. Works beside a running mirror
+    Import {
+        /// A directory that has docker/registry/v2 or index.json, or an archive
+        #[arg(value_name = "SOURCE")]
+        source: PathBuf,
+
+        /// The cache.
+        #[command(flatten)]
+        place: CachePlace,
+
+        /// The registry it came from, where the source does not say
+        #[arg(long, value_name = "NAME")]
+        namespace: Option<String>,
+
+        /// The repository it came from, where the source does not say; of a registry's cache, the one to take
+        #[arg(long, value_name = "NAME")]
+        repository: Option<String>,
+
+        /// It is not everybody's: whoever wants it has to show upstream a right to it
+        #[arg(long)]
+        private: bool,
+    },
+
     /// Do nothing until a signal ends it, as the rest of a pod whose work is done
     Hold {
         /// End after this time anyway
@@ -119,6 +189,41 @@ pub enum Command {
         #[command(subcommand)]
         action: NodeAction,
     },
+}
+
+/// Which cache a command is about. What is not said here is as it is for the mirror.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CachePlace {
+    /// Directory that holds the cache
+    #[arg(short = 'd', long, value_name = "DIR")]
+    cache_dir: Option<String>,
+
+    /// YAML file with the configuration of the mirror
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+impl Arguments {
+    /// The same, where what a command says of its cache counts before what stands in front of the command.
+    #[must_use]
+    pub fn at_place(self) -> Self {
+        let place = match &self.command {
+            Some(
+                Command::Scrub { place, .. }
+                | Command::Usage { place }
+                | Command::Prune { place, .. }
+                | Command::Import { place, .. },
+            ) => place.clone(),
+            None | Some(Command::Health { .. } | Command::Hold { .. } | Command::Node { .. }) => {
+                CachePlace::default()
+            }
+        };
+        Self {
+            cache_dir: place.cache_dir.or(self.cache_dir),
+            config: place.config.or(self.config),
+            ..self
+        }
+    }
 }
 
 /// What is done to a machine's containerd.

@@ -26,6 +26,9 @@ const MAX_SIZE: &str = "80%";
 /// kubelet begins to evict pods at 15 % of a file system with images, 10 % of another.
 const MIN_FREE: &str = "15%";
 const GROUP_ACCESS: &str = "no";
+const SCRUB_EVERY: &str = "7d";
+/// A quarter of what a single spinning disk reads.
+const SCRUB_RATE: &str = "32MiB";
 const LOG_LEVEL: &str = "info";
 const LOG_FORMAT: &str = "text";
 
@@ -72,6 +75,14 @@ impl Check<'_> {
             GROUP_ACCESS,
             value::boolean,
         );
+        let scrub_every = self.findings.setting(
+            [None, None, raw.cache.scrub_every],
+            SCRUB_EVERY,
+            value::period,
+        );
+        let scrub_rate =
+            self.findings
+                .setting([None, None, raw.cache.scrub_rate], SCRUB_RATE, value::rate);
         let log = self.log();
         let upstreams = Upstreams::check(
             raw.upstreams,
@@ -133,6 +144,10 @@ impl Check<'_> {
             budget: crate::cache::Budget {
                 max_size: max_size?,
                 min_free: min_free?,
+            },
+            scrub: crate::cache::ScrubPlan {
+                every: scrub_every?,
+                bytes_per_second: scrub_rate?,
             },
             tags: tags?,
             authentication: authentication.unwrap_or_default(),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use tracing_subscriber::filter::Targets;
 
-use crate::cache::{Budget, TagPolicy};
+use crate::cache::{Budget, ScrubPlan, TagPolicy};
 use crate::oci::Namespace;
 use crate::registry::{Authentication, Ways};
 use crate::server::TlsFiles;
@@ -17,7 +17,7 @@ use crate::storage::Access;
 use crate::upstream;
 
 mod arguments;
-pub use arguments::{Arguments, Command, NodeAction, NodePlace};
+pub use arguments::{Arguments, CachePlace, Command, NodeAction, NodePlace};
 
 mod problem;
 pub use problem::{Place, Problem, Problems};
@@ -69,6 +69,8 @@ pub struct Config {
     pub cache_access: Access,
     /// How much it may hold.
     pub budget: Budget,
+    /// When what it holds is read once more.
+    pub scrub: ScrubPlan,
     /// How long tags hold.
     pub tags: TagPolicy,
     /// The clients that the mirror knows, and what they may read.

@@ -43,6 +43,8 @@ pub(super) struct RawCache {
     pub(super) max_size: Option<Written>,
     pub(super) min_free: Option<Written>,
     pub(super) group_access: Option<Written>,
+    pub(super) scrub_every: Option<Written>,
+    pub(super) scrub_rate: Option<Written>,
 }
 
 /// `manifests`.
@@ -130,6 +132,8 @@ impl RawCache {
             max_size: cache.text("max_size"),
             min_free: cache.text("min_free"),
             group_access: cache.text("group_access"),
+            scrub_every: cache.text("scrub_every"),
+            scrub_rate: cache.text("scrub_rate"),
         }
     }
 }

@@ -153,6 +153,27 @@ pub(super) fn duration(text: &str) -> Result<Duration, Rule> {
     Ok(duration)
 }
 
+/// A time with its unit, or never.
+pub(super) fn period(text: &str) -> Result<Option<Duration>, Rule> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let period = duration(text).ok().filter(|period| !period.is_zero());
+    let rule =
+        "must be a time with its unit, such as 24h or 7d, of at most a hundred years, or never";
+    period.map(Some).ok_or(rule.into())
+}
+
+/// A size that is meant for a second.
+pub(super) fn rate(text: &str) -> Result<u64, Rule> {
+    match amount(text) {
+        Ok(Amount::Bytes(bytes)) if bytes > 0 => Ok(bytes),
+        Ok(Amount::Bytes(_) | Amount::Percent(_)) | Err(_) => Err(
+            "must be a size with its unit, for each second, such as 500KiB, 32MiB or 1GiB".into(),
+        ),
+    }
+}
+
 /// An expression that is looked for in tags; an empty one would be found in every tag, and means none.
 pub(super) fn ignore(text: &str) -> Result<Option<Regex>, Rule> {
     if text.is_empty() {
@@ -310,6 +331,19 @@ mod tests {
             "99999999TiB",
         ] {
             check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn rates_and_periods_carry_units() {
+        assert_eq!(rate("32MiB"), Ok(32 << 20));
+        for text in ["", "0B", "10%", "32", "32MiB/s"] {
+            assert!(rate(text).is_err(), "{text:?}");
+        }
+        assert_eq!(period("7d"), Ok(Some(Duration::from_hours(7 * 24))));
+        assert_eq!(period("never"), Ok(None));
+        for text in ["", "0s", "7", "no", "101y"] {
+            assert!(period(text).is_err(), "{text:?}");
         }
     }
 

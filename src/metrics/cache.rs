@@ -23,6 +23,8 @@ pub(super) struct CacheMetrics {
     evicted: Family<EvictedLabel, Counter>,
     evicted_bytes: Family<EvictedLabel, Counter>,
     oldest_seconds: Gauge<u64, AtomicU64>,
+    scrubbed_bytes: Counter,
+    scrub_mismatches: Counter,
 }
 
 impl CacheMetrics {
@@ -52,6 +54,16 @@ impl CacheMetrics {
             "Time since the last use of the blob that nobody has used for longest",
             self.oldest_seconds.clone(),
         );
+        registry.register(
+            "scrubbed_bytes",
+            "Bytes of stored blobs that were read once more, to see whether they are what they were",
+            self.scrubbed_bytes.clone(),
+        );
+        registry.register(
+            "scrub_mismatches",
+            "Stored blobs that were not, and were moved to the quarantine",
+            self.scrub_mismatches.clone(),
+        );
     }
 }
 
@@ -80,6 +92,16 @@ impl Metrics {
             .evicted_bytes
             .get_or_create(&label)
             .inc_by(bytes);
+    }
+
+    /// So many bytes of stored blobs were read once more.
+    pub fn scrubbed_bytes(&self, bytes: u64) {
+        self.0.cache.scrubbed_bytes.inc_by(bytes);
+    }
+
+    /// A stored blob was not what it was.
+    pub fn scrub_mismatch(&self) {
+        self.0.cache.scrub_mismatches.inc();
     }
 
     /// The blob that nobody has used for longest was used so many seconds ago.

@@ -4,6 +4,8 @@
 //! v1/blobs/<algorithm>/<2 hex>/<hex>   final, immutable, verified
 //! v1/private/<algorithm>/<2 hex>/<hex> the same, of what is not everybody's
 //! v1/ingest/<hex>.<random>             growing, locked while in use
+//! v1/quarantine/<hex>.<random>         was a blob once, and has other bytes now
+//! v1/scrub.json                        how far the last look for those came
 //! v1/manifests/<2 hex>/<hex>.json      says that a blob is a manifest of a repository, and of which type
 //! v1/tags/<2 hex>/<hex>.json           what a tag pointed to, and when that was known
 //! v1/lists/<2 hex>/<hex>.json          which tags or referrers there were, and when that was known
@@ -165,6 +167,21 @@ pub(super) fn ingest(digest: &Digest, random: u64) -> Place {
 /// The directory in which blobs grow.
 pub(super) fn ingest_directory() -> [&'static str; 2] {
     [VERSION, "ingest"]
+}
+
+/// The directory of what is no longer what it was.
+pub(super) fn quarantine_directory() -> [&'static str; 2] {
+    [VERSION, "quarantine"]
+}
+
+/// What a blob is called there. `random` tells apart what happened to one blob twice.
+pub(super) fn quarantined(digest: &Digest, random: u64) -> String {
+    format!("{}.{random:016x}", digest.hex())
+}
+
+/// Where it is kept how far the scrub has come.
+pub(super) fn scrub_position() -> Place {
+    Place::new([], "scrub.json".to_owned())
 }
 
 /// Where a record lies.

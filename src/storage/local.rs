@@ -29,7 +29,7 @@ const DIRECTORY_MODE: u32 = 0o750;
 const GROUP_MODE: u32 = 0o020;
 
 /// How many bytes are read at once of a blob that is verified.
-const VERIFY_BYTES: usize = 1024 * 1024;
+pub(super) const VERIFY_BYTES: usize = 1024 * 1024;
 
 /// Files likewise; nothing here is ever executed.
 pub(super) const FILE_MODE: u32 = 0o640;
@@ -84,6 +84,12 @@ pub enum OpenError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// There is none, where one was expected.
+    #[error(
+        "there is no cache in {}: name its directory with --cache-dir, or the configuration with --config",
+        .0.display()
+    )]
+    Missing(PathBuf),
     /// It is there, but nothing can be made in it.
     #[error(
         "cannot write to the cache directory {}: it must be writable by uid {uid}",
@@ -113,6 +119,17 @@ pub enum OpenError {
 }
 
 impl Local {
+    /// Opens the cache in `directory`, which must be there already: for those who look after it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn attach(directory: &Path, access: Access) -> Result<Self, OpenError> {
+        if !directory.join(layout::VERSION).is_dir() {
+            return Err(OpenError::Missing(directory.to_owned()));
+        }
+        Self::open_for(directory, access)
+    }
+
     /// Opens `directory`, making it where it is missing, proves that it can be written to, and removes what dead
     /// processes left half-written.
     ///
@@ -248,7 +265,7 @@ impl Local {
             .map_err(|errno| Operation::Touch.failed(errno))
     }
 
-    fn is_whole(&self, stat: &Stat, digest: &Digest) -> bool {
+    pub(super) fn is_whole(&self, stat: &Stat, digest: &Digest) -> bool {
         if self.keeps_seals {
             return seal::is_whole(stat, digest);
         }
@@ -305,7 +322,12 @@ impl Local {
     /// # Errors
     /// `Open` or `Read` when it is there but cannot be read.
     pub fn record(&self, key: RecordKey<'_>) -> Result<Option<Vec<u8>>, Error> {
-        let Some((file, _)) = self.open_file(&layout::record(key))? else {
+        self.record_at(&layout::record(key))
+    }
+
+    /// The record at `place`, if there is one.
+    pub(super) fn record_at(&self, place: &Place) -> Result<Option<Vec<u8>>, Error> {
+        let Some((file, _)) = self.open_file(place)? else {
             return Ok(None);
         };
         let mut content = Vec::new();
@@ -320,15 +342,21 @@ impl Local {
     /// # Errors
     /// The step that failed; the record is then as it was.
     pub fn write_record(&self, key: RecordKey<'_>, content: &[u8]) -> Result<(), Error> {
+        self.write_record_at(layout::record(key), content)?;
+        self.records_written.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes the record at `place`, whole or not at all.
+    pub(super) fn write_record_at(&self, place: Place, content: &[u8]) -> Result<(), Error> {
         let failed = |error: io::Error| Operation::Create.failed(error);
         let directory = self
             .make_directory(&layout::ingest_directory())
             .map_err(failed)?;
         let name = format!("record.{:016x}", fastrand::u64(..));
-        let destination = Destination::Record(layout::record(key));
+        let destination = Destination::Record(place);
         let ingest =
             Ingest::create(self.clone(), directory, name, destination, None).map_err(failed)?;
-        self.records_written.fetch_add(1, Ordering::Relaxed);
         ingest
             .file()
             .as_ref()
@@ -363,8 +391,21 @@ impl Local {
 
     /// Opens a regular file for reading. Whatever else stands in its place is not there as far as we care.
     fn open_file(&self, place: &Place) -> Result<Option<(File, Stat)>, Error> {
+        self.open_file_with(place, OFlags::empty())
+    }
+
+    /// The same, and reading it is no use of it: the kernel leaves the time of the last one as it is.
+    pub(super) fn open_unnoticed(&self, place: &Place) -> Result<Option<(File, Stat)>, Error> {
+        match self.open_file_with(place, OFlags::NOATIME) {
+            // Only who owns a file may ask for that, and what somebody else owns is nothing of ours.
+            Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            opened => opened,
+        }
+    }
+
+    fn open_file_with(&self, place: &Place, more: OFlags) -> Result<Option<(File, Stat)>, Error> {
         // NONBLOCK: opening a FIFO somebody planted must not wait for its other end.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let path = place.path();
         let opened = match openat2(&self.base, &path, flags, Mode::empty(), resolve) {

@@ -12,6 +12,11 @@ pub use local::{Access, Local, OpenError, RECORD_BYTES_MAX, StoredBlob};
 mod ingest;
 pub use ingest::Ingest;
 
+mod quarantine;
+
+mod scrub;
+pub use scrub::{Reread, Rereading, ScrubPosition};
+
 mod seal;
 pub use seal::LastUse;
 

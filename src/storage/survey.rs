@@ -1,13 +1,16 @@
 //! What lies in the directory: for those who keep it small, part by part. Every call blocks.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::str;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, openat, statat,
+    unlinkat, utimensat,
+};
 use rustix::io::Errno;
 
-use super::layout::{self, Audience, RecordKind};
+use super::layout::{self, Audience, Place, RecordKind};
 use super::local::Local;
 use super::seal::{self, LastUse};
 use super::{Error, Operation};
@@ -71,13 +74,78 @@ impl Local {
                 {
                     found.push(ListedBlob {
                         digest,
-                        size: u64::try_from(stat.st_size).unwrap_or(0),
+                        size: size_of(stat),
                         last_use: seal::last_use(stat),
                     });
                 }
             },
         )?;
         Ok(found)
+    }
+
+    /// The content of a blob of at most `bytes_max`, without a use of it. Whether it is right is for the caller to see.
+    ///
+    /// # Errors
+    /// `Open` or `Read` when it is there but cannot be read.
+    pub fn small_blob(&self, digest: &Digest, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+        for audience in Audience::ALL {
+            let opened = self.open_unnoticed(&layout::blob(digest, audience))?;
+            let Some((file, _)) = opened.filter(|(_, stat)| size_of(stat) <= bytes_max) else {
+                continue;
+            };
+            let mut content = Vec::new();
+            file.take(bytes_max)
+                .read_to_end(&mut content)
+                .map_err(|error| Operation::Read.failed(error))?;
+            return Ok(Some(content));
+        }
+        Ok(None)
+    }
+
+    /// The content of the records of one kind in one shard. What they say is for the caller to check.
+    ///
+    /// # Errors
+    /// `Open` or `Read` when something is there and cannot be read.
+    pub fn records_in(&self, kind: RecordKind, shard: u8) -> Result<Vec<Vec<u8>>, Error> {
+        let place = layout::record_shard(kind, shard);
+        let mut names = Vec::new();
+        self.each_file(&place, |name, _| names.push(name.to_owned()))?;
+        let directory: Vec<String> = place.split('/').map(str::to_owned).collect();
+        let mut contents = Vec::new();
+        for file in names {
+            let directory = directory.clone();
+            contents.extend(self.record_at(&Place { directory, file })?);
+        }
+        Ok(contents)
+    }
+
+    /// Tells a mirror that runs beside that there is more or less in the directory than it knows of: it looks through
+    /// it within a minute.
+    ///
+    /// # Errors
+    /// `Touch` when the file system does not take it.
+    pub fn note_change(&self) -> Result<(), Error> {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        utimensat(
+            self.base(),
+            layout::VERSION,
+            &times,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(|errno| Operation::Touch.failed(errno))
+    }
+
+    /// When that was last said, as some number; `None` where nobody knows.
+    pub fn changed(&self) -> Option<(i64, i64)> {
+        let stat = statat(self.base(), layout::VERSION, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_mtime, i64::try_from(stat.st_mtime_nsec).ok()?))
     }
 
     /// Removes the blob `digest`, whosever it is. Gives whether there was one.
@@ -154,6 +222,10 @@ impl Local {
         }
         Ok(Some(directory))
     }
+}
+
+fn size_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
 }
 
 #[cfg(test)]

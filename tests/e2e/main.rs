@@ -26,5 +26,6 @@ mod node;
 mod overlap;
 mod reload;
 mod restart;
+mod upkeep;
 
 mod as_root;

@@ -41,6 +41,7 @@ mod tls;
 mod ways_out;
 
 mod restart;
+mod scrub;
 mod shutdown;
 
 mod node;

@@ -32,6 +32,11 @@ impl Amount {
 }
 
 impl Budget {
+    /// The same in bytes alone, for those who add to a cache beside the mirror.
+    pub(in crate::cache) fn bytes(self, space: Space, taken: u64) -> u64 {
+        self.limit(space, taken).bytes
+    }
+
     /// How much the cache may take on a file system with so much space, of which it has `taken` so much.
     pub(super) fn limit(self, space: Space, taken: u64) -> Limit {
         let max_size = self.max_size.of(space.total);

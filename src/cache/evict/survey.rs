@@ -37,6 +37,7 @@ pub(super) fn start(evictor: &Evictor) {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_first = true;
         let (mut n_checks, mut records_seen) = (0, 0);
+        let mut change_seen = None;
         loop {
             ticks.tick().await;
             let Some(evictor) = inner.upgrade().map(Evictor) else {
@@ -44,12 +45,15 @@ pub(super) fn start(evictor: &Evictor) {
             };
             let written = evictor.0.storage.records_written();
             let is_doubtful = evictor.0.is_doubtful.swap(false, Ordering::Relaxed);
+            // A command that worked on the directory beside us says so.
+            let changed = evictor.0.storage.changed();
+            let is_doubtful = is_doubtful || changed != change_seen;
             n_checks += 1;
             if is_doubtful
                 || n_checks >= CHECKS_PER_SURVEY
                 || written - records_seen > RECORDS_NEW_MAX
             {
-                (n_checks, records_seen) = (0, written);
+                (n_checks, records_seen, change_seen) = (0, written, changed);
                 drop(evictor);
                 let looked_at = inner.clone();
                 // A panic there is told by the runtime, and the next survey is another try.

@@ -148,7 +148,8 @@ fn the_help_is_complete_and_its_usage_errors_are_errors() {
         ("-v", false),
         ("--nope", true),
         ("-m no", true),
-        ("scrub", true),
+        ("scrub --nope", true),
+        ("scrubs", true),
     ] {
         let arguments = std::iter::once("entrepot").chain(arguments.split(' '));
         let usage = Arguments::try_parse_from(arguments).expect_err("no arguments");

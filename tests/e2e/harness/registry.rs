@@ -72,6 +72,39 @@ impl Registry {
         }
     }
 
+    /// Starts a registry that is itself a mirror, of the registry at `url`, over `storage`.
+    pub(crate) fn start_as_mirror(
+        name: &str,
+        directory: &Path,
+        storage: &Path,
+        certificates: &Certificates,
+        url: &str,
+    ) -> Self {
+        let port = free_port();
+        let configuration = serde_json::json!({
+            "version": "0.1",
+            "log": { "level": "warn" },
+            "storage": { "filesystem": { "rootdirectory": storage } },
+            "http": { "addr": format!("127.0.0.1:{port}") },
+            "proxy": { "remoteurl": url },
+        });
+        let file = directory.join(format!("{name}.yml"));
+        fs::write(&file, configuration.to_string()).unwrap();
+        let mut command = Command::new("docker-registry");
+        command
+            .env("SSL_CERT_FILE", &certificates.authority)
+            .arg("serve")
+            .arg(file);
+        let mut daemon = Daemon::start(name, &mut command, directory);
+        daemon.wait_until(|| accepts(port));
+        Self {
+            daemon,
+            port,
+            name: name.to_owned(),
+            directory: directory.to_owned(),
+        }
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

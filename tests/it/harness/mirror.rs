@@ -83,6 +83,13 @@ impl Setup {
         self
     }
 
+    /// How long one look through the cache takes.
+    pub fn scrub_every(mut self, period: &str) -> Self {
+        self.budget.push_str(", scrub_rate: 1GiB, scrub_every: ");
+        self.budget.push_str(period);
+        self
+    }
+
     /// What the cache may take.
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.budget = format!("min_free: 0%, max_size: {bytes}B");
