@@ -40,7 +40,10 @@ fn assert_code(output: &Output, code: i32, said: &[&str]) -> String {
 
 fn pull(mirror: &Mirror, directory: &Path, name: &str) -> tempfile::TempDir {
     let target = tempfile::tempdir_in(directory).unwrap();
-    skopeo::copy(&format!("{}/{EXAMPLE}/{name}", mirror.host()), target.path());
+    skopeo::copy(
+        &format!("{}/{EXAMPLE}/{name}", mirror.host()),
+        target.path(),
+    );
     target
 }
 
@@ -164,10 +167,11 @@ fn usage_counts_what_is_shared_once_and_prune_leaves_what_others_have() {
     // By age: what was used long ago.
     mirror.wait_until_idle();
     let old = path_of(&mirror, &catalogue.docker.image.layers[0].digest);
+    // Looking at them counts as using them, so it comes first.
+    let n_stored = mirror.stored_blobs().len();
     let file = fs::File::open(&old).unwrap();
     let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     file.set_times(FileTimes::new().set_accessed(then)).unwrap();
-    let n_stored = mirror.stored_blobs().len();
     let pruned = on(&mirror, &["prune", "--unused-for", "365d"]);
     assert_code(&pruned, 0, &["removed 1 blobs"]);
     assert!(!old.exists());
@@ -244,14 +248,23 @@ fn layouts_and_saved_images_are_imported_and_what_is_wrong_in_them_is_not() {
         let mut command: Command = command("skopeo");
         command
             .args(["--insecure-policy", "copy", "--quiet"])
-            .arg(format!("--src-cert-dir={}", upstream.certificates.directory.display()))
-            .arg(format!("docker://127.0.0.1:{}/{name}", upstream.example().port()))
+            .arg(format!(
+                "--src-cert-dir={}",
+                upstream.certificates.directory.display()
+            ))
+            .arg(format!(
+                "docker://127.0.0.1:{}/{name}",
+                upstream.example().port()
+            ))
             .arg(target);
         run(&mut command);
     };
     let at = |name: &str| directory.path().join(name);
     copy(&oci.name, &format!("oci:{}:9.9", at("layout").display()));
-    copy(&oci.name, &format!("oci-archive:{}:8.8", at("layout.tar").display()));
+    copy(
+        &oci.name,
+        &format!("oci-archive:{}:8.8", at("layout.tar").display()),
+    );
     copy(
         "library/official:1.0",
         &format!("docker-archive:{}:official:7.7", at("saved.tar").display()),
@@ -259,7 +272,11 @@ fn layouts_and_saved_images_are_imported_and_what_is_wrong_in_them_is_not() {
     let mirror = upstream.mirror(directory.path());
     upstream.stop();
     let place = ["--namespace", EXAMPLE, "--repository", "team/oci"];
-    assert_code(&import(&mirror, &at("layout"), &place[..2]), 1, &["--repository"]);
+    assert_code(
+        &import(&mirror, &at("layout"), &place[..2]),
+        1,
+        &["--repository"],
+    );
     assert_code(&import(&mirror, &at("layout"), &place), 0, &["1 tags"]);
     assert_code(&import(&mirror, &at("layout.tar"), &place), 0, &["1 tags"]);
     assert_code(&import(&mirror, &at("saved.tar"), &[]), 0, &["1 tags"]);
@@ -278,7 +295,11 @@ fn layouts_and_saved_images_are_imported_and_what_is_wrong_in_them_is_not() {
     let hex = digest::hex(&oci.image.layers[0].digest);
     let layer = at("layout").join("blobs/sha256").join(hex);
     flip_a_bit(&layer);
-    assert_code(&import(&mirror, &at("layout"), &place), 1, &["1 were wrong", hex]);
+    assert_code(
+        &import(&mirror, &at("layout"), &place),
+        1,
+        &["1 were wrong", hex],
+    );
     assert!(!mirror.stored_blobs().contains(&oci.image.layers[0].digest));
     fs::write(at("nothing"), b"x").unwrap();
     assert_code(&import(&mirror, &at("nothing"), &place), 1, &["nothing"]);

@@ -32,6 +32,7 @@ mod registries;
 
 mod freshness;
 mod headers;
+mod inventory;
 mod listings;
 
 mod budget;

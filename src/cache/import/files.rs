@@ -202,6 +202,8 @@ mod tests {
     use super::*;
 
     fn archive() -> File {
+        use std::io::Seek as _;
+
         let mut builder = tar::Builder::new(tempfile::tempfile().expect("a file"));
         let mut header = tar::Header::new_gnu();
         header.set_size(5);
@@ -217,7 +219,9 @@ mod tests {
         builder
             .append_link(&mut header, "c/layer.tar", "layer.tar")
             .expect("written");
-        builder.into_inner().expect("written")
+        let mut file = builder.into_inner().expect("written");
+        file.rewind().expect("a file");
+        file
     }
 
     #[test]

@@ -8,5 +8,8 @@ mod podman;
 mod private;
 
 mod crashes;
+mod evictions;
+mod owners;
+mod power;
 mod read_only;
 mod storage_faults;

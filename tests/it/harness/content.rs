@@ -115,13 +115,23 @@ impl Image {
             bytes(seed.wrapping_mul(31), 3000),
             bytes(seed.wrapping_mul(37), 70 * KIB),
         ];
+        Self::made_of(media_type, std::iter::once(config).chain(layers).collect())
+    }
+
+    /// The same with one more layer.
+    pub fn with_layer(&self, layer: Bytes) -> Self {
+        let blobs = self.blobs.iter().cloned().chain([layer]).collect();
+        Self::made_of(&self.manifest.media_type, blobs)
+    }
+
+    fn made_of(media_type: &str, blobs: Vec<Bytes>) -> Self {
+        let (config, layers) = blobs.split_first().expect("a configuration");
         let described: Vec<Value> = layers
             .iter()
             .map(|layer| descriptor(OCI_LAYER, layer))
             .collect();
-        let document = json!({ "config": descriptor(OCI_CONFIG, &config), "layers": described });
+        let document = json!({ "config": descriptor(OCI_CONFIG, config), "layers": described });
         let manifest = Manifest::json(media_type, document);
-        let blobs = std::iter::once(config).chain(layers).collect();
         Self { manifest, blobs }
     }
 }
