@@ -6,6 +6,7 @@ use std::time::Duration;
 use entrepot::cache::{Inventory, PruneRule};
 use entrepot::storage::Local;
 
+use crate::harness::clock;
 use crate::harness::content::{Image, bytes};
 use crate::harness::mirror::Mirror;
 use crate::harness::world::{Way, World};
@@ -148,5 +149,29 @@ async fn f35_records_that_are_damaged_or_missing_keep_no_mirror_from_starting() 
             blobs.len() <= image.blobs.len(),
             "blobs are what they are without records"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_mirror_notices_within_a_minute_what_was_pruned_beside_it() {
+    let (world, _) = two_images().await;
+    let (local, inventory) = wait_until_known(&world.mirror).await;
+    let bytes = |n: u64| format!("entrepot_cache_objects{{kind=\"blob\"}} {n}");
+    wait_for_line(&world.mirror, &bytes(ALL as u64)).await;
+    let rule = PruneRule {
+        to_bytes: Some(0),
+        ..PruneRule::default()
+    };
+    // What was stored in the last minute may not have its name yet, as far as a look through the cache knows.
+    world.mirror.clock.advance(120);
+    let pruned = inventory.prune(&local, &rule, world.mirror.clock.now(), false);
+    assert_eq!(pruned.expect("gone").left.blobs, 0);
+    clock::pass(60).await;
+    wait_for_line(&world.mirror, &bytes(0)).await;
+}
+
+async fn wait_for_line(mirror: &Mirror, line: &str) {
+    while !mirror.metrics().await.lines().any(|found| found == line) {
+        tokio::task::yield_now().await;
     }
 }

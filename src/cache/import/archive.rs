@@ -58,7 +58,7 @@ impl Listed {
     }
 }
 
-fn malformed(name: &str, reason: impl ToString) -> ImportError {
+fn malformed(name: &str, reason: &(impl ToString + ?Sized)) -> ImportError {
     ImportError::Malformed {
         name: name.to_owned(),
         reason: reason.to_string(),
@@ -72,7 +72,7 @@ pub(super) fn read(
     rule: &ImportRule,
 ) -> Result<(Vec<Root>, Listed), ImportError> {
     let images: Vec<Saved> =
-        serde_json::from_slice(content).map_err(|error| malformed("manifest.json", error))?;
+        serde_json::from_slice(content).map_err(|error| malformed("manifest.json", &error))?;
     let (mut roots, mut listed) = (Vec::new(), Listed::default());
     for image in images {
         let manifest = made_of(files, &image, &mut listed)?;
@@ -116,7 +116,7 @@ fn made_of(files: &Files, image: &Saved, listed: &mut Listed) -> Result<Digest, 
     let content = files.read(&image.config)?;
     let content = content.ok_or_else(|| malformed(&image.config, "it is not there"))?;
     let config: Config =
-        serde_json::from_slice(&content).map_err(|error| malformed(&image.config, error))?;
+        serde_json::from_slice(&content).map_err(|error| malformed(&image.config, &error))?;
     let diff_ids = config.rootfs.diff_ids;
     if diff_ids.len() != image.layers.len() {
         return Err(malformed(

@@ -76,14 +76,16 @@ fn outcome(scrubbed: Scrubbed) -> String {
         bytes,
     } = scrubbed;
     let read = in_words(bytes);
-    let mut text = format!("{read} read, {right} blobs right, {wrong} wrong");
-    if wrong > 0 {
-        text.push_str(" and moved to v1/quarantine");
+    let moved = if wrong > 0 {
+        " and moved to v1/quarantine"
+    } else {
+        ""
+    };
+    let text = format!("{read} read, {right} blobs right, {wrong} wrong{moved}");
+    if failed == 0 {
+        return text;
     }
-    if failed > 0 {
-        text.push_str(&format!(", {failed} could not be read or moved"));
-    }
-    text
+    format!("{text}, {failed} could not be read or moved")
 }
 
 /// Writes to standard output how much room what takes in the cache at `directory`.
