@@ -17,10 +17,12 @@ mod extents;
 mod plan;
 use plan::Plan;
 
+mod gather;
 mod growth;
 mod places;
 use places::Places;
 
+mod run;
 mod sink;
 mod sources;
 use sources::Sources;

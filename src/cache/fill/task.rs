@@ -12,8 +12,9 @@ use tracing::{debug, info, warn};
 
 use super::growth::{Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
 use super::places::{Place, full};
+use super::run::RUN_BYTES_MIN;
 use super::sink::Sink;
-use super::worker::{RUN_BYTES_MIN, Start, Stopped, Worker};
+use super::worker::{Start, Stopped, Worker};
 use super::{End, FRONT_BYTES, Fill, FillError, Fills, NEAR_BYTES, Opened};
 use crate::cache::behind::Behind;
 use crate::cache::evict::{Evictor, Reservation};

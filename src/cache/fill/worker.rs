@@ -1,28 +1,20 @@
 //! One connection's work: claim a run, ask a source for it, put what comes where it belongs, and go on.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::plan::RunId;
+use super::gather::{cut, gather};
+use super::run::{RUN_BYTES_MIN, Run};
 use super::sink::Sink;
 use super::{Fill, FillError};
 use crate::metrics::Metrics;
 use crate::upstream::{self, BlobSource, BlobStream, Extent};
-
-/// How many bytes are gathered into one write. Larger is not faster: measured 1.73 CPU seconds per GiB at 256 KiB,
-/// 2.09 at 1 MiB.
-const WRITE_BYTES: usize = 256 * 1024;
-
-/// Shortest run, in bytes. Shorter ones cost a request each for little.
-pub(super) const RUN_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Shortest run towards the end of a blob, in bytes, where short ones let all connections end together.
 const LAST_RUN_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -31,8 +23,13 @@ const LAST_RUN_BYTES_MIN: u64 = 4 * 1024 * 1024;
 /// in the hands of one slow connection.
 const RUN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// A run that took less than this is followed by one of twice the size.
-const RUN_TIME_MIN: Duration = Duration::from_millis(500);
+/// A run that took less than this is followed by one of twice the size. No longer, since the reader at the front waits
+/// for the slowest of the runs before it.
+const RUN_TIME_MIN: Duration = Duration::from_millis(250);
+
+/// And so is one that took less than this many times as long as its request was waited for: asking takes a twentieth of
+/// a connection's time at most, however far away the source is.
+const RUN_WAITS_MIN: u32 = 20;
 
 /// How often a source that dropped in the middle of a run is asked again without a single byte of progress.
 const RESUMES_IN_VAIN_MAX: u32 = 3;
@@ -86,12 +83,6 @@ pub(super) enum Stopped {
     Busy,
     /// The source failed, again and again.
     Failed(BlobSource, upstream::Error),
-}
-
-/// A run that is given back when nobody works on it any more.
-struct Run<'a> {
-    fill: &'a Fill,
-    id: RunId,
 }
 
 impl<'a> Worker<'a> {
@@ -162,25 +153,18 @@ impl<'a> Worker<'a> {
                 return Ok(Stopped::Idle);
             };
             let started = Instant::now();
-            match self.fetch(&source, &run, stream).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(Stopped::NoRanges),
+            let waited = match self.fetch(&source, &run, stream).await {
+                Ok(Some(waited)) => waited,
+                Ok(None) => return Ok(Stopped::NoRanges),
                 Err(FillError::Upstream(upstream::Error::Busy { .. })) if !self.is_alone() => {
                     return Ok(Stopped::Busy);
                 }
                 Err(FillError::Upstream(error)) => return Ok(Stopped::Failed(source, error)),
                 Err(error) => return Err(error),
-            }
-            if started.elapsed() < RUN_TIME_MIN {
+            };
+            if started.elapsed() < RUN_TIME_MIN.max(waited * RUN_WAITS_MIN) {
                 bytes = (bytes * 2).min(RUN_BYTES_MAX);
             }
-        }
-    }
-
-    fn run(&self, id: RunId) -> Run<'a> {
-        Run {
-            fill: self.fill,
-            id,
         }
     }
 
@@ -194,7 +178,7 @@ impl<'a> Worker<'a> {
                 plan.claim(bytes, LAST_RUN_BYTES_MIN)
             }
         });
-        claimed.map(|(id, _)| self.run(id))
+        claimed.map(|(id, _)| Run::new(self.fill, id))
     }
 
     fn is_alone(&self) -> bool {
@@ -203,26 +187,22 @@ impl<'a> Worker<'a> {
 
     fn seize(&self, offset: u64) -> Option<Run<'a>> {
         let seized = self.fill.plan(|plan| plan.seize(offset, RUN_BYTES_MIN));
-        seized.map(|(id, _)| self.run(id))
+        seized.map(|(id, _)| Run::new(self.fill, id))
     }
 
-    /// Fetches a run, asking again where the source drops. `false` when the source would start from the beginning
-    /// although others are at work on that.
+    /// Fetches a run, asking again where the source drops. Gives how long its last request was waited for; `None` when
+    /// the source would start from the beginning although others are at work on that.
     async fn fetch(
         &self,
         source: &BlobSource,
         run: &Run<'_>,
         mut stream: Option<BlobStream>,
-    ) -> Result<bool, FillError> {
+    ) -> Result<Option<Duration>, FillError> {
         let mut in_vain = 0;
         let mut waited = Duration::ZERO;
         for _ in 0..RESUMES_MAX {
             let before = run.left().start;
-            let fetched = match stream.take() {
-                Some(stream) => self.receive(run, stream).await.map(|()| true),
-                None => self.ask(source, run).await,
-            };
-            let error = match fetched {
+            let error = match self.fetch_once(source, run, stream.take()).await {
                 Err(FillError::Upstream(error @ upstream::Error::Busy { .. })) => {
                     return Err(error.into());
                 }
@@ -231,7 +211,7 @@ impl<'a> Worker<'a> {
             };
             if run.is_through() {
                 // It dropped after the last byte.
-                return Ok(true);
+                return Ok(Some(Duration::ZERO));
             }
             let left = run.left();
             in_vain = if left.start > before { 0 } else { in_vain + 1 };
@@ -260,8 +240,32 @@ impl<'a> Worker<'a> {
         Err(upstream::Error::Protocol("the body never ends".to_owned()).into())
     }
 
-    /// One request for what is left of a run.
-    async fn ask(&self, source: &BlobSource, run: &Run<'_>) -> Result<bool, FillError> {
+    /// What one stream brings of a run: the one that is there, or that of one request. As [`Worker::fetch`].
+    async fn fetch_once(
+        &self,
+        source: &BlobSource,
+        run: &Run<'_>,
+        stream: Option<BlobStream>,
+    ) -> Result<Option<Duration>, FillError> {
+        let asked = Instant::now();
+        let stream = match stream {
+            Some(stream) => stream,
+            None => match self.ask(source, run).await? {
+                Some(stream) => stream,
+                None => return Ok(None),
+            },
+        };
+        let waited = asked.elapsed();
+        self.receive(run, stream).await?;
+        Ok(Some(waited))
+    }
+
+    /// Asks for what is left of a run. `None` as [`Worker::fetch`].
+    async fn ask(
+        &self,
+        source: &BlobSource,
+        run: &Run<'_>,
+    ) -> Result<Option<BlobStream>, FillError> {
         let left = run.left();
         let total = self.fill.plan(|plan| plan.size());
         let alone = self.is_alone();
@@ -269,7 +273,7 @@ impl<'a> Worker<'a> {
             // Among others, exactly the run, and alone, no further than to what is there: more would come twice.
             Some(total) => {
                 let end = if alone && !self.in_parts {
-                    self.fill.plan(|plan| plan.open_end(run.id))
+                    self.fill.plan(|plan| plan.open_end(run.id()))
                 } else {
                     left.end
                 };
@@ -301,10 +305,10 @@ impl<'a> Worker<'a> {
             return Err(upstream::Error::Protocol(reason).into());
         }
         if stream.offset() < left.start && !alone {
-            return Ok(false);
+            return Ok(None);
         }
         self.fill.sources.gave(source.repository());
-        self.receive(run, stream).await.map(|()| true)
+        Ok(Some(stream))
     }
 
     /// Puts the bytes of a stream where they belong, until the run is through. The run grows with the stream as long as
@@ -361,7 +365,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         self.sink.hash(&chunks, offset);
-        let (fill, sink, id) = (Arc::clone(self.fill), Arc::clone(&self.sink), run.id);
+        let (fill, sink, id) = (Arc::clone(self.fill), Arc::clone(&self.sink), run.id());
         let written = spawn_blocking(move || {
             sink.write(&chunks, offset)?;
             fill.state
@@ -372,31 +376,6 @@ impl<'a> Worker<'a> {
         written.inspect_err(|error| self.metrics.storage_error(error.operation.as_str()))?;
         self.received.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-impl Run<'_> {
-    /// What is still to come of it.
-    fn left(&self) -> Range<u64> {
-        self.fill.plan(|plan| plan.left(self.id))
-    }
-
-    /// Whether all of it came.
-    fn is_through(&self) -> bool {
-        self.left().is_empty()
-    }
-
-    /// Takes what came up to `end`, to be written; see [`Plan::take`](super::plan::Plan::take).
-    fn take(&self, end: u64, last: Option<u64>) -> Range<u64> {
-        let last = last.unwrap_or(u64::MAX);
-        self.fill
-            .plan(|plan| plan.take(self.id, end, last, RUN_BYTES_MIN))
-    }
-}
-
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        self.fill.plan(|plan| plan.release(self.id));
     }
 }
 
@@ -416,81 +395,7 @@ impl Drop for Working<'_> {
     }
 }
 
-/// What a source gave without making us wait, and its end where it came to one.
-struct Gathered {
-    chunks: Vec<Bytes>,
-    bytes: u64,
-    end: Option<Result<(), upstream::Error>>,
-}
-
-/// Waits for the next bytes, and takes along what is there already: a slow source is passed on at once, a fast one in
-/// large writes.
-async fn gather(stream: &mut BlobStream) -> Gathered {
-    let mut gathered = Gathered {
-        chunks: Vec::new(),
-        bytes: 0,
-        end: None,
-    };
-    let mut next = Some(stream.chunk().await);
-    while let Some(chunk) = next {
-        match chunk {
-            Ok(Some(chunk)) => {
-                gathered.bytes += chunk.len() as u64;
-                gathered.chunks.push(chunk);
-            }
-            Ok(None) => gathered.end = Some(Ok(())),
-            Err(error) => gathered.end = Some(Err(error)),
-        }
-        let more = gathered.end.is_none() && gathered.bytes < WRITE_BYTES as u64;
-        next = if more {
-            stream.chunk().now_or_never()
-        } else {
-            None
-        };
-    }
-    gathered
-}
-
 /// What came of it, and when.
 async fn timed<T>(work: impl Future<Output = T>) -> (T, Instant) {
     (work.await, Instant::now())
-}
-
-/// The parts of `chunks`, which stand at `offset`, that lie in `wanted`.
-fn cut(chunks: Vec<Bytes>, offset: u64, wanted: &Range<u64>) -> Vec<Bytes> {
-    let mut at = offset;
-    let within = |chunk: Bytes| {
-        let here = at..at + chunk.len() as u64;
-        at = here.end;
-        let start = wanted.start.clamp(here.start, here.end) - here.start;
-        let end = wanted.end.clamp(here.start, here.end) - here.start;
-        // Both lie within the chunk, so they fit.
-        let index = |place: u64| usize::try_from(place).unwrap_or(chunk.len());
-        chunk.slice(index(start)..index(end.max(start)))
-    };
-    chunks
-        .into_iter()
-        .map(within)
-        .filter(|chunk| !chunk.is_empty())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_wanted_is_kept() {
-        let chunks = || vec![Bytes::from_static(b"0123"), Bytes::from_static(b"456789")];
-        let check = |wanted: Range<u64>, expected: &[&str]| {
-            let kept = cut(chunks(), 100, &wanted);
-            assert_eq!(kept, expected, "{wanted:?}");
-        };
-        check(0..1000, &["0123", "456789"]);
-        check(102..107, &["23", "456"]);
-        check(104..110, &["456789"]);
-        check(0..50, &[]);
-        check(110..200, &[]);
-        check(103..103, &[]);
-    }
 }
