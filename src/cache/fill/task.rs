@@ -12,10 +12,11 @@ use tracing::{debug, info, warn};
 
 use super::growth::{Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
 use super::places::{Place, full};
+use super::progress::FRONT_BYTES;
 use super::run::RUN_BYTES_MIN;
 use super::sink::Sink;
 use super::worker::{Start, Stopped, Worker};
-use super::{End, FRONT_BYTES, Fill, FillError, Fills, NEAR_BYTES, Opened};
+use super::{End, Fill, FillError, Fills, Opened};
 use crate::cache::behind::Behind;
 use crate::cache::evict::{Evictor, Reservation};
 use crate::cache::links::Links;
@@ -38,6 +39,10 @@ const BLOB_BYTES_MAX: u64 = 52_000 * 1024 * 1024;
 /// The pause before a source that failed at once is asked once more, on average: one bad answer among many requests is
 /// no reason to fail everybody who waits.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// How far ahead of what is being received a reader has to wait, in bytes, for a connection of its own to be opened at
+/// once. Nearer readers wait until the rate is known.
+const NEAR_BYTES: u64 = 16 * 1024 * 1024;
 
 /// For how long, at the present rate, a reader waits for the front to come to it rather than for a connection of its
 /// own.
