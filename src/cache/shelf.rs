@@ -357,12 +357,15 @@ fn store(
 ) -> Result<(), storage::Error> {
     write_record(storage, key, manifest)?;
     let Descriptor { digest, size, .. } = &manifest.descriptor;
-    if !evictor.admit(digest, *size, &mut None) {
+    let (fits, room) = evictor.admit(*size, None);
+    if !fits {
         return Ok(());
     }
     let ingest = storage.ingest(digest, Some(*size))?;
     ingest.write_at(&[Bytes::clone(&manifest.bytes)], 0)?;
-    ingest.publish(manifest.audience)
+    ingest.publish(manifest.audience)?;
+    evictor.stored(digest, room);
+    Ok(())
 }
 
 /// Says on disk that something is a manifest. Blocks.

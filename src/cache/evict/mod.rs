@@ -14,9 +14,11 @@ mod budget;
 pub use budget::{Amount, Budget};
 
 mod policy;
+mod room;
+pub(super) use room::Reservation;
+
 mod survey;
 
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +29,7 @@ use super::shelf::told;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
-use crate::storage::{self, LastUse, Local, Operation, Space, StoredBlob};
+use crate::storage::{LastUse, Local, Space, StoredBlob};
 
 use policy::{Note, Policy, TOGETHER_SECONDS};
 
@@ -37,9 +39,6 @@ const LOW_WATER: u64 = 90;
 /// What was stored or used within this time does not go, in seconds: an image's manifest comes before its layers, and
 /// a client that was told that a blob is there comes back for it within seconds.
 const SPARED_SECONDS: u32 = 60;
-
-/// File systems give room away in blocks of so many bytes.
-const BLOCK_BYTES: u64 = 4096;
 
 /// The budget of a directory, and what is known to take from it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -68,6 +67,8 @@ struct State {
     policy: Policy<Key>,
     /// Bytes that are on their way in.
     in_flight: u64,
+    /// Those of them that are to be kept, and are being put where they belong.
+    admitted: u64,
 }
 
 /// A digest, as small as can be: there may be millions.
@@ -76,13 +77,6 @@ enum Key {
     Sha256([u8; 32]),
     /// Boxed, since hardly any blob is called so.
     Sha512(Box<[u8; 64]>),
-}
-
-/// Room for a blob on its way in, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Reservation {
-    evictor: Evictor,
-    bytes: u64,
 }
 
 /// Seconds between two warnings that others leave us no room.
@@ -116,6 +110,7 @@ impl Evictor {
         let state = State {
             policy: Policy::new(),
             in_flight: 0,
+            admitted: 0,
         };
         let evictor = Self(Arc::new(Inner {
             storage,
@@ -131,68 +126,6 @@ impl Evictor {
         }));
         survey::start(&evictor);
         evictor
-    }
-
-    /// Room for a blob of `size` bytes; others go where they must. Blocks.
-    ///
-    /// # Errors
-    /// `Reserve`, when there will be none: the blob is larger than everything the cache may take, or that much is on
-    /// its way already.
-    pub(super) fn reserve(&self, size: u64) -> Result<Reservation, storage::Error> {
-        let no_room = || Operation::Reserve.failed(ErrorKind::StorageFull);
-        let bytes = on_disk(size);
-        let limit = self.limit();
-        let mut state = self.state();
-        if state.in_flight + bytes > limit.bytes {
-            return Err(no_room());
-        }
-        state.in_flight += bytes;
-        drop(state);
-        let reservation = Reservation {
-            evictor: self.clone(),
-            bytes,
-        };
-        self.make_room(limit);
-        Ok(reservation)
-    }
-
-    /// Whether a blob of `size` bytes is larger than everything the cache may take, as far as is known without asking
-    /// the file system.
-    pub(super) fn is_too_large(&self, size: u64) -> bool {
-        on_disk(size) > self.0.limit_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Takes in a blob of `size` bytes that is about to be stored, in the place of what was reserved for it. Blocks.
-    /// Gives `false` where there is no room to keep it.
-    pub(super) fn admit(
-        &self,
-        digest: &Digest,
-        size: u64,
-        reservation: &mut Option<Reservation>,
-    ) -> bool {
-        let key = Key::from(digest);
-        let limit = self.limit();
-        let now = self.now();
-        let mut state = self.state();
-        state.policy.insert(key.clone(), on_disk(size), now);
-        drop(state);
-        let reserved = reservation.take().map(|reservation| reservation.bytes);
-        self.make_room(limit);
-        let mut state = self.state();
-        let fits = state.policy.bytes() <= limit.bytes;
-        if !fits {
-            state.policy.remove(&key);
-            // Its file is there as long as somebody reads it.
-            if let Some(bytes) = reserved {
-                state.in_flight += bytes;
-                *reservation = Some(Reservation {
-                    evictor: self.clone(),
-                    bytes,
-                });
-            }
-        }
-        self.show(&state);
-        fits
     }
 
     /// A stored blob is used now. Remembers it on disk, too, at most once a minute. May block for that.
@@ -362,12 +295,6 @@ impl Evictor {
     }
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.evictor.state().in_flight -= self.bytes;
-    }
-}
-
 impl Reason {
     /// The metric label.
     const fn as_str(self) -> &'static str {
@@ -394,9 +321,4 @@ impl From<&Digest> for Key {
             Digest::Sha512(bytes) => Self::Sha512(Box::new(*bytes)),
         }
     }
-}
-
-/// What `size` bytes take on disk.
-fn on_disk(size: u64) -> u64 {
-    size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }

@@ -8,7 +8,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::policy::Note;
-use super::{Evictor, Inner, Key, SPARED_SECONDS, on_disk};
+use super::room::on_disk;
+use super::{Evictor, Inner, Key, SPARED_SECONDS};
 use crate::cache::shelf::told;
 use crate::oci::Algorithm;
 use crate::storage::{Audience, RecordKind, SHARDS};

@@ -354,16 +354,17 @@ impl Task<'_> {
         let (sink, evictor) = (Arc::clone(sink), self.evictor.clone());
         let audience = self.fill.audience();
         let publish = move || {
-            let mut room = room;
-            if !evictor.admit(&digest, size, &mut room) {
+            let (fits, room) = evictor.admit(size, room);
+            if !fits {
                 debug!(%digest, bytes = size, "no room to keep the blob");
-                return (Ok(()), room);
+                return (Ok(()), Some(room));
             }
             let published = sink.publish(audience);
             if published.is_err() {
-                evictor.missing(&digest);
+                return (published, Some(room));
             }
-            (published, room)
+            evictor.stored(&digest, room);
+            (published, None)
         };
         // What was not kept takes room until its file is gone, which is when the fill is over.
         let (published, _room) = blocking(publish).await?;
