@@ -32,6 +32,7 @@ mod registries;
 
 mod freshness;
 mod headers;
+mod import;
 mod inventory;
 mod listings;
 
