@@ -207,17 +207,35 @@ impl Blobs {
         source: &Repository,
         digest: Digest,
     ) -> Result<Option<StoredBlob>, Error> {
+        let key = ManifestKey::new(source, digest);
+        if let Some(blob) = self.at_hand(&key, &digest) {
+            return Ok(Some(blob));
+        }
+        Box::pin(self.look_up(key, digest)).await
+    }
+
+    /// A blob that is asked for again and again, without a thread that may block.
+    fn at_hand(&self, key: &ManifestKey, digest: &Digest) -> Option<StoredBlob> {
+        self.storage.kept_blob(digest).filter(|blob| {
+            self.evictor.was_just_used(blob) && self.shelf.is_surely_blob(key, blob.size)
+        })
+    }
+
+    /// As [`stored`](Self::stored), from the disk.
+    async fn look_up(&self, key: ManifestKey, digest: Digest) -> Result<Option<StoredBlob>, Error> {
         let (storage, shelf) = (self.storage.clone(), self.shelf.clone());
         let evictor = self.evictor.clone();
-        let key = ManifestKey::new(source, digest);
         let looked_up = spawn_blocking(move || {
             let blob = storage.blob(&digest)?;
             match &blob {
-                Some(blob) => evictor.used(&digest, blob),
+                Some(blob) => {
+                    evictor.used(&digest, blob);
+                    storage.keep_open(&digest, blob);
+                }
                 None => evictor.missing(&digest),
             }
             let size = blob.as_ref().map_or(0, |blob| blob.size);
-            let is_manifest = size <= upstream::MANIFEST_BYTES_MAX && shelf.is_manifest(&key)?;
+            let is_manifest = shelf.is_manifest(&key, size)?;
             Ok::<_, crate::storage::Error>((blob, is_manifest))
         });
         match looked_up.await {

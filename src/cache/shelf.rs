@@ -21,6 +21,12 @@ use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
 /// How many bytes of manifests stay in memory: some thousand of the usual size.
 const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// How many blobs are remembered to be no manifests: those that are asked for all the time.
+const BLOBS_MAX: u64 = 4096;
+
+/// How long that is believed: another process may learn that one is a manifest after all.
+const BLOBS_TTL: Duration = Duration::from_mins(1);
+
 /// How many sizes of blobs are remembered, at some fifty bytes each: what thousands of images are made of.
 const SIZES_MAX: u64 = 50_000;
 
@@ -77,6 +83,8 @@ pub(super) struct Shelf {
     tags: moka::sync::Cache<TagKey, TagRecord>,
     /// How large blobs are, by the manifests that went through.
     sizes: moka::sync::Cache<Digest, u64>,
+    /// What was found to be no manifest of its repository a moment ago.
+    blobs: moka::sync::Cache<ManifestKey, ()>,
     provenance: Provenance,
     /// Tag records on their way to disk; `None` is on its way to being removed.
     pending: Pending<TagKey, Option<TagRecord>>,
@@ -135,6 +143,10 @@ impl Shelf {
             hot,
             tags: moka::sync::Cache::new(HOT_TAGS_MAX),
             sizes: moka::sync::Cache::new(SIZES_MAX),
+            blobs: moka::sync::Cache::builder()
+                .max_capacity(BLOBS_MAX)
+                .time_to_live(BLOBS_TTL)
+                .build(),
         }
     }
 
@@ -183,10 +195,21 @@ impl Shelf {
         }
     }
 
-    /// Whether `key` is known to be a manifest. Blocks.
-    pub(super) fn is_manifest(&self, key: &ManifestKey) -> Result<bool, storage::Error> {
-        let on_disk = || self.storage.record(key.record());
-        Ok(self.hot.contains_key(key) || on_disk()?.is_some())
+    /// Whether `key`, of `size` bytes, is known to be a manifest. Blocks.
+    pub(super) fn is_manifest(&self, key: &ManifestKey, size: u64) -> Result<bool, storage::Error> {
+        if size > MANIFEST_BYTES_MAX {
+            return Ok(false);
+        }
+        if self.hot.contains_key(key) || self.storage.record(key.record())?.is_some() {
+            return Ok(true);
+        }
+        self.blobs.insert(key.clone(), ());
+        Ok(false)
+    }
+
+    /// Whether it is known, without a look at the disk, that `key` is no manifest.
+    pub(super) fn is_surely_blob(&self, key: &ManifestKey, size: u64) -> bool {
+        size > MANIFEST_BYTES_MAX || (self.blobs.contains_key(key) && !self.hot.contains_key(key))
     }
 
     /// Keeps a manifest whose digest was checked.
@@ -195,6 +218,7 @@ impl Shelf {
         self.provenance
             .keep(&key.namespace, &key.repository, &key.digest);
         self.hot.insert(key.clone(), Arc::clone(manifest));
+        self.blobs.invalidate(key);
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
         let evictor = self.evictor.clone();
         self.storage_behind(move |storage| store(storage, &evictor, &key, &manifest));

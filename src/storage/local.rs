@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::ingest::Destination;
+use super::kept::Kept;
 use super::layout::{self, Audience, Place, RecordKey};
 use super::seal::{self, LastUse};
 use super::{Error, Ingest, Operation};
@@ -48,6 +49,7 @@ pub struct Local {
     keeps_seals: bool,
     /// How many records were written.
     records_written: Arc<AtomicU64>,
+    pub(super) kept: Arc<Kept>,
 }
 
 /// Who may delete files in the directory, beside us.
@@ -157,6 +159,7 @@ impl Local {
             access,
             keeps_seals: true,
             records_written: Arc::default(),
+            kept: Arc::new(Kept::new()),
         };
         let uid = rustix::process::geteuid().as_raw();
         let not_writable = |source: io::Error| OpenError::NotWritable {
@@ -224,7 +227,7 @@ impl Local {
             file.read_exact_at(&mut [0], 0)
                 .map_err(|error| Operation::Read.failed(error))?;
         }
-        Ok(Some(StoredBlob::new(file, &stat, audience)))
+        Ok(Some(StoredBlob::new(Arc::new(file), &stat, audience)))
     }
 
     /// The same where the seal is missing, for the price of reading it all: a blob that was copied here, or stored
@@ -253,7 +256,7 @@ impl Local {
             // Where it cannot be sealed, it is verified again the next time.
             let _ = seal::seal(&file, digest);
         }
-        Ok(Some(StoredBlob::new(file, &stat, audience)))
+        Ok(Some(StoredBlob::new(Arc::new(file), &stat, audience)))
     }
 
     /// Remembers on disk when a blob was last used.
@@ -281,6 +284,7 @@ impl Local {
         for audience in [Audience::Everybody, Audience::Entitled] {
             self.discard_of(&layout::blob(digest, audience), file)?;
         }
+        self.kept.let_go(digest);
         Ok(())
     }
 
@@ -387,6 +391,7 @@ impl Local {
     pub(super) fn remove_blob_of(&self, digest: &Digest, audience: Audience) {
         let path = layout::blob(digest, audience).path();
         let _ = rustix::fs::unlinkat(&self.base, path, AtFlags::empty());
+        self.kept.let_go(digest);
     }
 
     /// Opens a regular file for reading. Whatever else stands in its place is not there as far as we care.
@@ -479,9 +484,9 @@ impl Local {
 }
 
 impl StoredBlob {
-    fn new(file: File, stat: &Stat, audience: Audience) -> Self {
+    pub(super) fn new(file: Arc<File>, stat: &Stat, audience: Audience) -> Self {
         Self {
-            file: Arc::new(file),
+            file,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             audience,
             last_use: seal::last_use(stat),

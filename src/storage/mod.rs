@@ -3,6 +3,7 @@
 //! The directory is the truth: nothing in memory says that a blob is present. Whatever is deleted, by whomever, is a
 //! miss the next time it is asked for.
 
+mod kept;
 mod layout;
 pub use layout::{Audience, RecordKey, RecordKind};
 

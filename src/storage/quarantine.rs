@@ -3,7 +3,10 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Dir, FileType, RenameFlags, Stat, fstat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, RenameFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat,
+    futimens, statat, unlinkat,
+};
 use rustix::io::{self, Errno};
 
 use super::layout::{self, Audience};
@@ -16,6 +19,18 @@ const FILES_MAX: usize = 64;
 
 /// Most bytes that are kept. No budget counts them, so they are few beside any disk that holds images.
 const BYTES_MAX: u64 = 1 << 30;
+
+/// Another modification time, and no other use.
+const MODIFIED_NOW: Timestamps = Timestamps {
+    last_access: Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_OMIT,
+    },
+    last_modification: Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    },
+};
 
 impl Local {
     /// Takes the blob `digest` of one audience out of the way, as long as it is this `file`: what has taken its place
@@ -54,6 +69,9 @@ impl Local {
         // Looked at afterwards, since nothing can come between then: a fill may just have brought the right bytes.
         let moved = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         if identity(&moved) == identity(&fstat(file)?) {
+            // Whoever has it open, in whatever process, finds the seal gone.
+            futimens(file, &MODIFIED_NOW)?;
+            self.kept.let_go(digest);
             return Ok(true);
         }
         let back = RenameFlags::NOREPLACE;

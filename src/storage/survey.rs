@@ -171,6 +171,7 @@ impl Local {
                 Err(errno) => return Err(Operation::Remove.failed(errno)),
             }
         }
+        self.kept.let_go(digest);
         Ok(was_there)
     }
 

@@ -128,12 +128,17 @@ impl Evictor {
         evictor
     }
 
+    /// Whether a use of a stored blob now is none that has to be remembered.
+    pub(super) fn was_just_used(&self, blob: &StoredBlob) -> bool {
+        blob.last_use.at.abs_diff(u64::from(self.now())) < u64::from(TOGETHER_SECONDS)
+    }
+
     /// A stored blob is used now. Remembers it on disk, too, at most once a minute. May block for that.
     pub(super) fn used(&self, digest: &Digest, blob: &StoredBlob) {
-        let now = self.now();
-        if blob.last_use.at.abs_diff(u64::from(now)) < u64::from(TOGETHER_SECONDS) {
+        if self.was_just_used(blob) {
             return;
         }
+        let now = self.now();
         let key = Key::from(digest);
         let mut state = self.state();
         let note = state.policy.used(&key, now);

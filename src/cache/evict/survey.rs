@@ -72,6 +72,7 @@ fn check(inner: &Weak<Inner>) {
     let Some(evictor) = inner.upgrade().map(Evictor) else {
         return;
     };
+    evictor.0.storage.close_deleted();
     let limit = evictor.limit();
     evictor.make_room(limit);
     let state = evictor.state();

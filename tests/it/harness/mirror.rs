@@ -235,7 +235,8 @@ impl Setup {
             panic!("the configuration is right: {problems}\n{yaml}");
         });
         let clock = Clock::system();
-        let started = entrepot::start(config, clock.clone()).await;
+        // It is larger than all the rest of a test.
+        let started = Box::pin(entrepot::start(config, clock.clone())).await;
         let mirror = started.unwrap_or_else(|error| panic!("it starts: {error:?}"));
         let addresses = mirror.addresses().to_vec();
         let reload = mirror.reload();
