@@ -70,7 +70,8 @@ impl Files {
     pub(super) fn content(&self, name: &str) -> Result<Option<Content>, ImportError> {
         match self {
             Self::Directory(directory) => {
-                let path = directory.join(name);
+                // Names that the source itself makes up never lead out of it.
+                let path = directory.join(plain(name));
                 open_file(&path).map_err(|source| ImportError::Source { path, source })
             }
             Self::Archive { file, entries } => {
@@ -222,6 +223,22 @@ mod tests {
         let mut file = builder.into_inner().expect("written");
         file.rewind().expect("a file");
         file
+    }
+
+    #[test]
+    fn a_name_never_leads_out_of_a_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let inside = directory.path().join("inside");
+        std::fs::create_dir(&inside).expect("made");
+        std::fs::write(directory.path().join("secret"), b"secret").expect("written");
+        std::fs::write(inside.join("layer"), b"layer").expect("written");
+        let files = Files::directory(inside);
+        let read = |name: &str| files.read(name).expect("readable");
+        assert_eq!(read("layer").as_deref(), Some(&b"layer"[..]));
+        let outside = directory.path().join("secret");
+        for name in ["../secret", "a/../../secret", &*outside.to_string_lossy()] {
+            assert_eq!(read(name), None, "{name}");
+        }
     }
 
     #[test]
