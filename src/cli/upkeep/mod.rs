@@ -95,7 +95,11 @@ fn outcome(scrubbed: Scrubbed) -> String {
 pub fn usage(directory: &Path, access: Access) -> Result<(), UpkeepError> {
     let local = Local::attach(directory, access)?;
     let usage = Inventory::read(&local)?.usage();
-    usage::write(&usage, &mut io::stdout().lock()).map_err(UpkeepError::Output)
+    match usage::write(&usage, &mut io::stdout().lock()) {
+        // Whoever reads it has read enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(UpkeepError::Output),
+    }
 }
 
 /// Removes what `rule` says from the cache at `directory`, or tells what would go, where it is `dry`. Gives whether all of
