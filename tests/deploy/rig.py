@@ -303,8 +303,10 @@ def with_stand_ins(configuration):
         upstreams.setdefault(name, {})["endpoints"] = [f"http://127.0.0.1:{port}"]
         # They want no password.
         upstreams[name].pop("credentials", None)
-    if "directory" in configuration.get("cache", {}):
-        del configuration["cache"]["directory"]
+    cache = configuration.setdefault("cache", {})
+    cache.pop("directory", None)
+    # How full the disk of this machine is decides nothing here.
+    cache["min_free"] = "0%"
     return configuration
 
 

@@ -13,6 +13,8 @@ from rig import DEPLOY, holds, run, same
 IMAGE = "library/ways:1.0"
 # The listener that has a registry of its own.
 OWN_PORT = 5001
+# The listener that speaks TLS itself.
+TLS_PORT = 3443
 
 
 def every_way_in(world):
@@ -20,7 +22,11 @@ def every_way_in(world):
         return
     world.push(rig.MAIN_PORT, IMAGE, "ways")
     configuration = rig.read_yaml("nginx-caddy/entrepot.yaml")
-    configuration["listen"].append({"address": f"127.0.0.1:{OWN_PORT}", "upstream": "docker.io"})
+    pair = {"certificate": str(world.tls / "tls.crt"), "key": str(world.tls / "tls.key")}
+    configuration["listen"] += [
+        {"address": f"127.0.0.1:{OWN_PORT}", "upstream": "docker.io"},
+        {"address": f"127.0.0.1:{TLS_PORT}", "tls": pair},
+    ]
     world.mirror(configuration, port=None, listening=[3000, OWN_PORT])
     fronts.start_nginx(world, (DEPLOY / "nginx-caddy/nginx.conf").read_text())
     before = len(asked(world))
@@ -48,13 +54,15 @@ def every_way_in(world):
     certificates = world.scratch / "ways-certificates"
     certificates.mkdir()
     shutil.copy(world.tls / "ca.crt", certificates)
-    world.check(
-        "skopeo, a host name for the registry, over TLS",
-        lambda: run(
-            *("skopeo", "--insecure-policy", "copy", "--src-cert-dir", certificates),
-            *(f"docker://docker.io.registry.example.com/{IMAGE}", f"dir:{world.scratch / 'ways-skopeo'}"),
-        ),
-    )
+    for fact, host in (
+        ("skopeo, a host name for the registry, over our own TLS", f"docker.io.registry.example.com:{TLS_PORT}"),
+        ("skopeo, a host name for the registry, over the TLS of nginx", "docker.io.registry.example.com"),
+    ):
+        copy = world.scratch / f"ways-skopeo-{len(host)}"
+        command = ("skopeo", "--insecure-policy", "copy", "--src-cert-dir", certificates)
+        world.check(
+            fact, lambda command=command, host=host, copy=copy: run(*command, f"docker://{host}/{IMAGE}", f"dir:{copy}")
+        )
 
     def once():
         # The manifest by its tag or by its digest.
