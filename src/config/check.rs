@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::credentials;
+use super::file::Access;
 use super::outside::{CONFIG_YAML, Outside};
 use super::problem::Findings;
 use super::raw::{RawConfig, RawManifests};
@@ -15,7 +16,7 @@ use super::written::Written;
 use super::{Config, Log, login, tags, value};
 use crate::cache::{TagPolicy, TagRule};
 use crate::oci::Namespace;
-use crate::upstream::{self, Credentials, Proxies};
+use crate::upstream::{self, Credentials, Proxies, UpstreamConfig};
 
 // What counts where nobody says anything, as an operator would write it; `docs/configuration.md` repeats it.
 
@@ -123,6 +124,7 @@ impl Check<'_> {
         let docker_config =
             docker_config.and_then(|file| login::docker_config(file, self.findings));
         let credentials = credentials.with_docker_config(docker_config);
+        self.warn_of_plain_http(&configured, &credentials);
         Some(Config {
             listen: routing.listen,
             ways: routing.ways,
@@ -156,12 +158,27 @@ impl Check<'_> {
         })
     }
 
+    /// Warns of credentials that others can read on their way.
+    fn warn_of_plain_http(&self, upstreams: &[UpstreamConfig], credentials: &Credentials) {
+        for upstream in upstreams {
+            if !credentials.cover(&upstream.namespace) {
+                continue;
+            }
+            for endpoint in upstream.shows_credentials_in_plain() {
+                self.findings.warning(format!(
+                    "the credentials for {} go to {endpoint} over plain http, where others can read them",
+                    upstream.namespace
+                ));
+            }
+        }
+    }
+
     /// The shape of the file, or of the variable that stands for it.
     fn file(&self) -> Option<RawConfig> {
         let named = self
             .outside
             .first("--config", self.outside.arguments.config.as_ref());
-        let (name, base, text) = match (self.outside.config_yaml(), named) {
+        let (name, base, text, access) = match (self.outside.config_yaml(), named) {
             (Some(text), named) => {
                 if let Some(named) = named {
                     let rule = format!(
@@ -169,18 +186,23 @@ impl Check<'_> {
                     );
                     self.findings.problem(named.problem(rule));
                 }
-                (CONFIG_YAML.to_owned(), Path::new("").to_owned(), text)
+                (
+                    CONFIG_YAML.to_owned(),
+                    Path::new("").to_owned(),
+                    text,
+                    Access::Restricted,
+                )
             }
             (None, Some(named)) => {
                 let path = self.findings.parse(&named, value::path)?;
-                let (text, _) = self.findings.parse(&named, |_| {
+                let (text, access) = self.findings.parse(&named, |_| {
                     Ok(self
                         .findings
                         .read_text(&path)
                         .map_err(|error| error.to_string())?)
                 })?;
                 let base = path.parent().unwrap_or(&path).to_owned();
-                (named.text().to_owned(), base, text)
+                (named.text().to_owned(), base, text, access)
             }
             (None, None) => return None,
         };
@@ -189,6 +211,7 @@ impl Check<'_> {
             base: base.into(),
             environment: self.outside.environment,
             findings: self.findings,
+            access,
         };
         source.read(&text, RawConfig::read)
     }

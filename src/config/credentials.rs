@@ -43,6 +43,8 @@ pub(super) fn read_file(
         base: path.parent().unwrap_or(path).into(),
         environment,
         findings,
+        // It was warned about as a whole.
+        access: Access::Restricted,
     };
     let entries = source.read(&text, |root| {
         root.named(|key, section| (key, RawCredential::read(section)))

@@ -47,8 +47,8 @@ impl RawCredential {
             place: section.place(),
             // People mix the two up, so neither is shown.
             username: section.text("username").map(Written::into_secret),
-            password: section.text("password").map(Written::into_secret),
-            token: section.text("token").map(Written::into_secret),
+            password: section.secret("password"),
+            token: section.secret("token"),
             docker_config: section.path("docker_config"),
             helper: command.map(|command| RawHelper {
                 command,
@@ -154,7 +154,11 @@ pub(super) fn docker_config(written: &Written, findings: &Findings) -> Option<Ar
     let path: PathBuf = findings.parse(written, value::path)?;
     warn_of_readers("credentials file", &path, findings);
     let load = |_: &str| Ok(DockerConfig::load(path).map_err(|error| error.to_string())?);
-    findings.parse(written, load).map(Arc::new)
+    let file = findings.parse(written, load).map(Arc::new)?;
+    for what in file.unused() {
+        findings.warning(format!("{}: {what}", file.path().display()));
+    }
+    Some(file)
 }
 
 fn token_text(text: &str) -> Result<Credential, Rule> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Environment;
 use super::document::{self, Key, Node, Position, Value};
+use super::file::Access;
 use super::fill::fill;
 use super::problem::{Findings, Place, Problem, Rule};
 use super::written::{Written, shown};
@@ -22,6 +23,8 @@ pub(super) struct Source<'a> {
     pub(super) environment: &'a Environment<'a>,
     /// Where problems are taken down.
     pub(super) findings: &'a Findings,
+    /// Who may read it, where a secret in it is worth a warning.
+    pub(super) access: Access,
 }
 
 impl Source<'_> {
@@ -65,10 +68,32 @@ impl Source<'_> {
 
     /// A scalar with its variables filled in; `key` stands at `position`.
     fn text(&self, position: Position, key: String, node: Node) -> Option<Written> {
+        self.scalar(position, key, node, None)
+    }
+
+    /// The same; where it is a secret if `holds_secret` says so of what is written, whoever else may read that is told.
+    fn scalar(
+        &self,
+        position: Position,
+        key: String,
+        node: Node,
+        holds_secret: Option<fn(&str) -> bool>,
+    ) -> Option<Written> {
         match node.value {
             Value::Text(raw) => {
-                let place = self.place(node.position, key);
-                let read = |path: &Path| Ok(self.findings.read_text(path)?.0);
+                let is_secret = holds_secret.is_some_and(|holds_secret| holds_secret(&raw));
+                let is_here = is_secret && !raw.contains("${");
+                if is_here && self.access == Access::World {
+                    warn_of_access(Path::new(&*self.name), &key, self.findings);
+                }
+                let place = self.place(node.position, key.clone());
+                let read = |path: &Path| {
+                    let (text, access) = self.findings.read_text(path)?;
+                    if is_secret && access == Access::World {
+                        warn_of_access(path, &key, self.findings);
+                    }
+                    Ok(text)
+                };
                 match fill(&raw, self.environment, &self.base, &read) {
                     Ok(text) => Some(Written::in_file(place, &raw, text)),
                     Err(rule) => {
@@ -84,6 +109,13 @@ impl Source<'_> {
             }
         }
     }
+}
+
+fn warn_of_access(path: &Path, key: &str, findings: &Findings) {
+    findings.warning(format!(
+        "everybody on this machine may read {}, which holds {key}; `chmod o-r` it",
+        path.display()
+    ));
 }
 
 fn expected(wanted: &str, found: &Value) -> String {
@@ -191,6 +223,25 @@ impl<'a> Section<'a> {
     pub(super) fn text(&mut self, key: &'static str) -> Option<Written> {
         let (found, node) = self.take(key)?;
         self.source.text(found.position, self.key(key), node)
+    }
+
+    /// The secret at `key`, which no problem shows.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Written> {
+        self.secret_if(key, |raw| !raw.is_empty())
+    }
+
+    /// The text at `key`, which no problem shows; a secret where `holds_secret` says so of what is written.
+    pub(super) fn secret_if(
+        &mut self,
+        key: &'static str,
+        holds_secret: fn(&str) -> bool,
+    ) -> Option<Written> {
+        let (found, node) = self.take(key)?;
+        let (position, path) = (found.position, self.key(key));
+        let written = self
+            .source
+            .scalar(position, path, node, Some(holds_secret))?;
+        Some(written.into_secret())
     }
 
     /// The path at `key`: a relative one starts at the directory of the file.

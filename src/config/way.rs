@@ -35,7 +35,7 @@ impl RawWay {
     pub(super) fn read(upstream: &mut Section<'_>) -> Self {
         Self {
             // It may hold a password.
-            proxy: upstream.text("proxy").map(Written::into_secret),
+            proxy: upstream.secret_if("proxy", |raw| raw.contains('@')),
             no_proxy: upstream.texts("no_proxy").unwrap_or_default(),
             client_certificate: upstream.path("client_certificate"),
             client_key: upstream.path("client_key"),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::connections::CONNECTIONS_MAX;
+use super::guard::host_of;
+use super::way::is_loopback;
 use super::{DockerConfig, Helper, Way};
 use crate::oci::{Namespace, RepositoryPatterns};
 
@@ -64,6 +66,18 @@ pub struct UpstreamConfig {
     pub access: AccessPolicy,
     /// The way to it.
     pub way: Way,
+}
+
+impl UpstreamConfig {
+    /// The endpoints that are shown a credential over plain http, where others on the way can read it.
+    pub fn shows_credentials_in_plain(&self) -> impl Iterator<Item = &Url> {
+        let is_plain = |url: &&Url| {
+            url.scheme() == "http"
+                && !is_loopback(host_of(url))
+                && self.way.may_show_credentials(url, &self.endpoints)
+        };
+        self.endpoints.iter().filter(is_plain)
+    }
 }
 
 /// How much of one upstream is used at once.
@@ -143,6 +157,9 @@ pub enum CredentialKind {
     Password,
     /// As it is, to the registry alone. There is no name.
     Token,
+    /// As the refresh token of a grant, to who issues the registry's tokens (RFC 6749 section 6); as a password, with
+    /// the name that stands for tokens, where only that is taken.
+    Identity,
 }
 
 impl Credential {
@@ -155,6 +172,15 @@ impl Credential {
         }
     }
 
+    /// What `docker login` keeps in place of a password where a registry gives one for it (`identitytoken`).
+    pub fn identity(token: &str) -> Self {
+        Self {
+            username: IDENTITY_USER.to_owned(),
+            password: Secret::new(token),
+            kind: CredentialKind::Identity,
+        }
+    }
+
     /// A token that the registry takes as it is.
     pub fn token(token: &str) -> Self {
         Self {
@@ -164,6 +190,9 @@ impl Credential {
         }
     }
 }
+
+/// The name that goes with an identity token in place of a password. Azure's registries take it so.
+const IDENTITY_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 impl CredentialSource {
     /// The credential, where it is known before it is needed.
@@ -254,6 +283,14 @@ impl Credentials {
             .iter()
             .filter_map(|entry| entry.credential.as_ref()?.fixed());
         known.any(|known| known == credential)
+    }
+
+    /// Whether there is one for a repository of `namespace`, as far as is known by now.
+    pub fn cover(&self, namespace: &Namespace) -> bool {
+        let is_for =
+            |entry: &CredentialEntry| entry.credential.is_some() && entry.namespace == *namespace;
+        let in_file = |file: &Arc<DockerConfig>| file.names(namespace);
+        self.entries.iter().any(is_for) || self.docker_config.as_ref().is_some_and(in_file)
     }
 
     /// With Docker's file for what the entries say nothing of.

@@ -4,28 +4,21 @@
 //! more leaves what was read before: whoever replaces a file carelessly must not lock us out. An entry that makes no
 //! sense is an error for its own registry, and for no other.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::config::covers;
-use super::{Credential, Error, Secret};
+use super::docker_file::{Content, Entry, parse};
+use super::{Credential, Error};
 use crate::oci::Namespace;
 
 /// Longest file that is read, in bytes: what Kubernetes lets a secret have.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// The name that goes with a token in place of a password. Azure's registries take it so; Docker's own helpers write
-/// `<token>` for it.
-const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Why a file is none of Docker's.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +41,7 @@ pub struct DockerConfig {
     read: Mutex<Version>,
     /// Held by the one who looks at the file.
     turn: Arc<tokio::sync::Mutex<()>>,
+    unused: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,15 +60,6 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// One key of `auths`.
-#[derive(Debug)]
-struct Entry {
-    namespace: Namespace,
-    prefix: String,
-    /// `None` where it makes no sense.
-    credential: Option<Credential>,
-}
-
 impl DockerConfig {
     /// Reads the file at `path`. Blocks.
     ///
@@ -82,13 +67,27 @@ impl DockerConfig {
     /// [`DockerConfigError`].
     pub fn load(path: PathBuf) -> Result<Self, DockerConfigError> {
         let stamp = stamp(&path);
-        let entries = read(&path)?;
+        let Content { entries, unused } = read(&path)?;
         let read = Mutex::new(Version { stamp, entries });
         Ok(Self {
             path,
             read,
             turn: Arc::default(),
+            unused,
         })
+    }
+
+    /// What of the file is not used, as it was loaded: whoever wrote it may count on that. Names alone, no values.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// Whether it says something of the registry `namespace`, by that name or a built-in one.
+    pub(super) fn names(&self, namespace: &Namespace) -> bool {
+        let entries = Arc::clone(&self.lock().entries);
+        entries
+            .iter()
+            .any(|entry| super::canonical(&entry.namespace) == *namespace)
     }
 
     /// The name of the file.
@@ -170,9 +169,12 @@ impl DockerConfig {
         version.stamp = stamp;
         let path = self.path.display();
         match outcome {
-            Ok(entries) => {
+            Ok(Content { entries, unused }) => {
                 version.entries = entries;
                 tracing::info!(%path, "credentials were read again");
+                for what in unused {
+                    tracing::warn!(%path, "{what}");
+                }
             }
             Err(error) => tracing::error!(%path, %error, "the credentials of before go on"),
         }
@@ -194,7 +196,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-fn read(path: &Path) -> Result<Arc<[Entry]>, DockerConfigError> {
+fn read(path: &Path) -> Result<Content, DockerConfigError> {
     // Asked before it is opened: opening a pipe waits for its other end.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file").into());
@@ -206,105 +208,6 @@ fn read(path: &Path) -> Result<Arc<[Entry]>, DockerConfigError> {
         return Err(DockerConfigError::TooLong);
     }
     parse(&bytes).ok_or(DockerConfigError::Malformed)
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    auths: HashMap<String, RawEntry>,
-}
-
-#[derive(Deserialize)]
-struct RawEntry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    identitytoken: Option<String>,
-    registrytoken: Option<String>,
-}
-
-/// The entries of a file, those with the longest prefix first. Keys that name no registry are passed over, as those
-/// with wildcards are: a credential is for one registry.
-fn parse(bytes: &[u8]) -> Option<Arc<[Entry]>> {
-    let raw: Raw = serde_json::from_slice(bytes).ok()?;
-    let entries = raw.auths.iter().filter_map(|(key, raw)| {
-        let (namespace, prefix) = registry_and_prefix(key)?;
-        // Docker leaves an empty one where a helper keeps the secret.
-        if raw.is_empty() {
-            return None;
-        }
-        let credential = raw.credential();
-        Some(Entry {
-            namespace,
-            prefix,
-            credential,
-        })
-    });
-    let mut entries: Vec<_> = entries.collect();
-    entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
-    Some(entries.into())
-}
-
-/// The registry and the repositories of a key: `ghcr.io`, `ghcr.io/team`, `https://ghcr.io`,
-/// `https://index.docker.io/v1/`.
-fn registry_and_prefix(key: &str) -> Option<(Namespace, String)> {
-    let bare = key.strip_prefix("https://").unwrap_or(key);
-    let bare = bare.strip_prefix("http://").unwrap_or(bare);
-    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let path = path.trim_end_matches('/');
-    let is_interface = bare.len() < key.len() && matches!(path, "v1" | "v2");
-    let prefix = if is_interface { "" } else { path };
-    Some((host.parse().ok()?, prefix.to_owned()))
-}
-
-impl RawEntry {
-    fn texts(&self) -> [Option<&str>; 5] {
-        let texts = [
-            &self.auth,
-            &self.username,
-            &self.password,
-            &self.identitytoken,
-            &self.registrytoken,
-        ];
-        texts.map(|text| text.as_deref().filter(|text| !text.is_empty()))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.texts().iter().all(Option::is_none)
-    }
-
-    fn credential(&self) -> Option<Credential> {
-        let [auth, username, password, identity, registry] = self.texts();
-        if let Some(token) = registry {
-            return sound(Credential::token(token));
-        }
-        if let Some(token) = identity {
-            return sound(with_token(token));
-        }
-        if let (Some(username), Some(password)) = (username, password) {
-            return sound(Credential::password(username, Secret::new(password)));
-        }
-        let decoded = BASE64_STANDARD.decode(auth?.trim()).ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        let (username, password) = text.split_once(':')?;
-        // Docker for Windows once padded them.
-        let password = password.trim_end_matches('\0');
-        sound(Credential::password(username, Secret::new(password)))
-    }
-}
-
-/// What a name that stands for a token comes to, as Docker writes it.
-pub(super) fn with_token(token: &str) -> Credential {
-    Credential::password(TOKEN_USER, Secret::new(token))
-}
-
-/// The credential, unless it would say something else on the wire than it says here.
-pub(super) fn sound(credential: Credential) -> Option<Credential> {
-    let is_text = |text: &str| !text.chars().any(char::is_control);
-    let is_sound = is_text(&credential.username)
-        && is_text(credential.password.expose())
-        && !credential.username.contains(':')
-        && !credential.password.expose().is_empty();
-    is_sound.then_some(credential)
 }
 
 #[cfg(test)]
@@ -357,7 +260,7 @@ mod tests {
         check(
             r#"{"auths":{"a.azurecr.io":{"auth":"eDo=","identitytoken":"t"}}}"#,
             "a.azurecr.io",
-            Some(Some((TOKEN_USER, "t"))),
+            Some(Some(("00000000-0000-0000-0000-000000000000", "t"))),
         );
         check(
             r#"{"auths":{"r.example":{"registrytoken":"t"}},"credsStore":"x","HttpHeaders":{}}"#,

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
-use super::docker_config::{sound, with_token};
+use super::docker_file::sound;
 use super::{Credential, Error, Secret};
 use crate::clock::Clock;
 use crate::oci::Namespace;
@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// `errCredentialsNotFoundMessage`).
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// What helpers write in place of a name where the secret is a token.
+/// What helpers write in place of a name where the secret is an identity token.
 const TOKEN: &str = "<token>";
 
 /// A program that knows the credential of one registry.
@@ -301,7 +301,7 @@ impl Answer {
         });
         let credential = match (&*raw.username, &*raw.secret) {
             ("", "") => None,
-            (TOKEN, secret) => Some(with_token(secret)),
+            (TOKEN, secret) => Some(Credential::identity(secret)),
             (username, secret) => Some(Credential::password(username, Secret::new(secret))),
         };
         let makes_no_sense = "gives a credential that makes no sense";

@@ -1,5 +1,6 @@
 //! One conversation with whoever issues tokens (distribution, "Token Authentication Specification"). By GET: every
-//! issuer takes it, and many take nothing else.
+//! issuer takes it, and many take nothing else. An identity token alone is shown in a POST (distribution,
+//! `spec/auth/oauth.md`), which is what it was made for.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +11,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::body::Received;
 use super::token::{Token, TokenKey};
 use super::transport::{Behalf, Transport};
 use super::{Credential, CredentialKind, Error, answer, body};
@@ -28,13 +30,16 @@ const LIFETIME_MAX: Duration = Duration::from_hours(12);
 /// How long before its end a token is renewed, so that none dies on its way.
 const RENEWED_EARLY: Duration = Duration::from_secs(5);
 
+/// What we are called where an issuer wants to know (distribution, `spec/auth/oauth.md`).
+const CLIENT_ID: &str = "entrepot";
+
 /// The value of an `Authorization` header that shows the credential itself. It never shows in `Debug`.
 ///
 /// # Errors
 /// Never in practice: Base64 is visible text.
 pub(super) fn authorization(credential: &Credential) -> Result<HeaderValue, Error> {
     match credential.kind {
-        CredentialKind::Password => basic(credential),
+        CredentialKind::Password | CredentialKind::Identity => basic(credential),
         CredentialKind::Token => sensitive(&format!("Bearer {}", credential.password.expose())),
     }
 }
@@ -97,6 +102,14 @@ impl Issuer<'_> {
         key: &TokenKey,
         credential: Option<&Credential>,
     ) -> Result<Token, Error> {
+        let identity = credential.filter(|it| it.kind == CredentialKind::Identity);
+        if let Some(identity) = identity {
+            let response = self.grant(key, identity).await?;
+            if !knows_no_grants(response.status()) {
+                return self.read(response, true).await;
+            }
+            body::discard(response).await;
+        }
         let url = request_url(key);
         let mut headers = HeaderMap::new();
         if let Some(credential) = credential {
@@ -105,7 +118,19 @@ impl Issuer<'_> {
         let sent = self
             .transport
             .send(self.behalf, &Method::GET, &url, &headers);
-        let response = sent.await?;
+        self.read(sent.await?, credential.is_some()).await
+    }
+
+    /// Asks for an access token by a refresh token (RFC 6749 section 6). It stays in the body, where no log looks. One that
+    /// the issuer sends along for the next time is not kept: the operator's file says what is shown.
+    async fn grant(&self, key: &TokenKey, identity: &Credential) -> Result<Received, Error> {
+        let form = grant_form(key, identity);
+        let posted = self.transport.post(self.behalf, &key.realm.url, form);
+        posted.await
+    }
+
+    /// The token in an answer.
+    async fn read(&self, response: Received, with_credential: bool) -> Result<Token, Error> {
         let status = response.status();
         if status.is_redirection() {
             // A second host would have to pass the rules of realms again; no issuer is known to need one.
@@ -114,7 +139,7 @@ impl Issuer<'_> {
         if status != StatusCode::OK {
             let error = answer::verdict(status, response.headers(), self.clock.now());
             body::discard(response).await;
-            return Err(at_token_endpoint(error, status, credential.is_some()));
+            return Err(at_token_endpoint(error, status, with_credential));
         }
         let bytes = body::whole(response, TOKEN_ANSWER_BYTES_MAX).await?;
         let answer = TokenAnswer::read(&bytes)
@@ -125,6 +150,15 @@ impl Issuer<'_> {
             good_until: Instant::now() + lifetime(&answer, self.clock.now()) - RENEWED_EARLY,
         })
     }
+}
+
+/// Whether an issuer that answers a grant so may know the older way alone: those without a POST say 404 or 405, and
+/// Artifactory 401.
+fn knows_no_grants(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+    )
 }
 
 /// What the caller is told when nobody takes the configured credential.
@@ -159,12 +193,29 @@ fn request_url(key: &TokenKey) -> Url {
     let mut url = key.realm.url.clone();
     {
         let mut query = url.query_pairs_mut();
-        if let Some(service) = key.service.as_deref().filter(|service| !service.is_empty()) {
+        if let Some(service) = service_of(key) {
             query.append_pair("service", service);
         }
         query.append_pair("scope", &key.scope);
     }
     url
+}
+
+/// What a refresh token is sent in.
+fn grant_form(key: &TokenKey, identity: &Credential) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token");
+    form.append_pair("client_id", CLIENT_ID);
+    if let Some(service) = service_of(key) {
+        form.append_pair("service", service);
+    }
+    form.append_pair("scope", &key.scope);
+    form.append_pair("refresh_token", identity.password.expose());
+    form.finish()
+}
+
+fn service_of(key: &TokenKey) -> Option<&str> {
+    key.service.as_deref().filter(|service| !service.is_empty())
 }
 
 /// What an issuer answers, as far as it matters.

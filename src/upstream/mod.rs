@@ -55,6 +55,7 @@ pub use body::BlobStream;
 // Who asks.
 mod caller;
 mod docker_config;
+mod docker_file;
 mod helper;
 mod lent;
 pub use docker_config::{DockerConfig, DockerConfigError};

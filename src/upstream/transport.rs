@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
 use rustls::RootCertStore;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +26,9 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// body: an eighth of the 1024 descriptors a process has where nobody raised that. Clients can make up any number of
 /// them; those that are configured or in the table never wait for them.
 const STRANGERS_MAX: usize = 128;
+
+/// What a form of HTML is called, in which issuers are asked for tokens by a grant (RFC 6749 section 6).
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 /// Where requests for an upstream may go.
 #[derive(Debug, Clone)]
@@ -86,14 +89,40 @@ impl Transport {
         url: &Url,
         headers: &HeaderMap,
     ) -> Result<Received, Error> {
+        let mut request = Request::new(method.clone(), url.clone());
+        *request.headers_mut() = headers.clone();
+        Box::pin(self.deliver(behalf, request)).await
+    }
+
+    /// As [`send`](Self::send), a POST of `form`, which is in the form of HTML forms.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn post(
+        &self,
+        behalf: Behalf<'_>,
+        url: &Url,
+        form: String,
+    ) -> Result<Received, Error> {
+        let mut request = Request::new(Method::POST, url.clone());
+        request.headers_mut().insert(CONTENT_TYPE, FORM);
+        *request.body_mut() = Some(form.into());
+        Box::pin(self.deliver(behalf, request)).await
+    }
+
+    async fn deliver(&self, behalf: Behalf<'_>, request: Request) -> Result<Received, Error> {
         let client = match behalf.reach {
-            Reach::Configured(clients) => clients.for_url(url),
-            Reach::Public(standing) => &self.public.for_url(*standing, url)?,
+            Reach::Configured(clients) => clients.for_url(request.url()),
+            Reach::Public(standing) => &self.public.for_url(*standing, request.url())?,
         };
-        let first = self.attempt(behalf, client, method, url, headers).await;
-        if first.as_ref().is_err_and(Error::is_dropped) {
+        // Nothing that is sent comes from a stream, so it can be sent again.
+        let again = request.try_clone();
+        let first = self.attempt(behalf, client, request).await;
+        if let (Err(error), Some(again)) = (&first, again)
+            && error.is_dropped()
+        {
             self.retry(Retry::Dropped);
-            return self.attempt(behalf, client, method, url, headers).await;
+            return self.attempt(behalf, client, again).await;
         }
         first
     }
@@ -107,19 +136,16 @@ impl Transport {
         &self,
         behalf: Behalf<'_>,
         client: &Client,
-        method: &Method,
-        url: &Url,
-        headers: &HeaderMap,
+        request: Request,
     ) -> Result<Received, Error> {
         let slot = self.slot(behalf.reach).await?;
-        let mut request = Request::new(method.clone(), url.clone());
-        *request.headers_mut() = headers.clone();
-        let name = if *method == Method::HEAD {
-            "HEAD"
-        } else {
-            "GET"
+        let method = match *request.method() {
+            Method::HEAD => "HEAD",
+            Method::POST => "POST",
+            _ => "GET",
         };
-        let mut counted = self.metrics.upstream_request(behalf.label, name);
+        let url = request.url().clone();
+        let mut counted = self.metrics.upstream_request(behalf.label, method);
         let outcome = match timeout(HEADERS_TIMEOUT, client.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(failure(error)),
@@ -130,9 +156,17 @@ impl Transport {
             Err(error) => (None, Some(error.as_str())),
         };
         // Never the query: it holds signatures, and realms of other people's making.
-        let (host, path) = (guard::host_of(url), url.path());
+        let (host, path) = (guard::host_of(&url), url.path());
         let upstream = behalf.label;
-        tracing::debug!(upstream, %method, host, path, status, error, "asked upstream");
+        tracing::debug!(
+            upstream,
+            method,
+            host,
+            path,
+            status,
+            error,
+            "asked upstream"
+        );
         if let Some(status) = status {
             counted.answered(status);
         }

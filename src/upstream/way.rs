@@ -72,7 +72,8 @@ impl Way {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether what is sent to `host` stays on this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
     let address: Option<IpAddr> = host.parse().ok();
     address.map_or(host == "localhost", |address| address.is_loopback())
 }

@@ -149,3 +149,116 @@ fn a_file_that_everybody_may_read_is_warned_about() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("credentials.yaml") && !warnings[0].contains("hunter2"));
 }
+
+/// The warnings of a configuration file that everybody may read, without its directory.
+fn warnings(yaml: &str, others: &[(&str, &str)]) -> Vec<String> {
+    let files = Files::new(others);
+    let path = files.path("entrepot.yaml");
+    std::fs::write(&path, yaml).expect("written");
+    for name in others
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["entrepot.yaml"])
+    {
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(files.path(name), mode).expect("its owner may");
+    }
+    let flag = format!("-c {}", path.display());
+    let config = load(&flag, &[("TOKEN", "hunter2")]).expect("well-formed");
+    let directory = format!("{}/", files.directory().display());
+    let warnings = config.warnings.iter();
+    let warnings: Vec<_> = warnings.map(|text| text.replace(&directory, "")).collect();
+    assert!(!warnings.concat().contains("hunter2"), "{warnings:?}");
+    warnings
+}
+
+#[test]
+fn a_secret_that_everybody_may_read_is_warned_about_wherever_it_stands() {
+    let check = |yaml: &str, file: &str, key: &str| {
+        let found = warnings(yaml, &[("secret", "hunter2\n")]);
+        let [found] = &*found else {
+            panic!("one warning: {found:?}");
+        };
+        assert!(
+            found.starts_with("everybody on this machine may read "),
+            "{found}"
+        );
+        assert!(found.contains(file) && found.contains(key), "{found}");
+    };
+    let password = "upstreams.a.example.credentials.password";
+    let of = |what: &str| format!("upstreams: {{ a.example: {{ {what} }} }}");
+    let written = of("credentials: { username: u, password: hunter2 }");
+    check(&written, "entrepot.yaml", password);
+    let asked = of("credentials: { username: u, password: '${file:secret}' }");
+    check(&asked, " secret", password);
+    let token = of("credentials: { token: hunter2 }");
+    check(&token, "entrepot.yaml", "credentials.token");
+    let proxy = of("proxy: 'http://u:hunter2@proxy.example:3128'");
+    check(&proxy, "entrepot.yaml", "upstreams.a.example.proxy");
+    for open in [
+        "credentials: { username: u, password: '${TOKEN}' }",
+        "credentials: { username: '', password: '' }",
+        "proxy: 'http://proxy.example:3128'",
+        "proxy: 'http://u:${TOKEN}@proxy.example:3128'",
+        "aliases: ['${file:secret}.example']",
+    ] {
+        assert_eq!(warnings(&of(open), &[("secret", "b")]), [""; 0], "{open}");
+    }
+    let config = r#"{"auths":{"ghcr.io":{"auth":"dTpodW50ZXIy"}}}"#;
+    let found = warnings("docker_config: config.json", &[("config.json", config)]);
+    assert!(
+        matches!(&*found, [one] if one.contains("config.json")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_password_over_plain_http_is_warned_about() {
+    let (_files, flag) = file("a.example: { username: u, password: p }", 0o600);
+    let check = |keys: &str, expected: &[&str]| {
+        let yaml = format!("upstreams: {{ a.example: {{ {keys} }}, b.example: {{}} }}");
+        let found = load_yaml(&yaml, &flag, &[]).expect("well-formed").warnings;
+        let expected = expected.iter().map(|endpoint| {
+            format!(
+                "the credentials for a.example go to {endpoint} over plain http, where others can read them"
+            )
+        });
+        assert_eq!(found, expected.collect::<Vec<_>>(), "{keys}");
+    };
+    check(
+        "endpoints: ['http://10.0.0.5:5000']",
+        &["http://10.0.0.5:5000/"],
+    );
+    check(
+        "endpoints: ['http://127.0.0.1:5000', 'http://localhost', 'https://c.example']",
+        &[],
+    );
+    // A password is not given away where there is another way, unless somebody wants that.
+    let both = "endpoints: ['https://c.example', 'http://10.0.0.5']";
+    check(both, &[]);
+    let wanted = format!("{both}, credentials_over_http: yes");
+    check(&wanted, &["http://10.0.0.5/"]);
+    check(
+        "endpoints: ['http://10.0.0.5'], credentials_over_http: no",
+        &[],
+    );
+    let other = "upstreams: { b.example: { endpoints: ['http://10.0.0.5'] } }";
+    let config = load_yaml(other, &flag, &[]).expect("well-formed");
+    assert_eq!(config.warnings, [""; 0], "there is none for that one");
+}
+
+#[test]
+fn what_is_not_used_of_a_docker_config_is_warned_about() {
+    let json = r#"{"auths":{"ghcr.io":{"auth":"dTpwOnE="}},"credsStore":"secretservice"}"#;
+    let files = Files::new(&[("config.json", json)]);
+    let path = files.path("config.json");
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&path, mode).expect("its owner may");
+    let yaml = format!("docker_config: {}", path.display());
+    let found = load_yaml(&yaml, "", &[]).expect("well-formed").warnings;
+    let expected = format!(
+        "{}: \"credsStore\" is not used; name the helper under `exec`",
+        path.display()
+    );
+    assert_eq!(found, [expected]);
+}

@@ -1,6 +1,7 @@
 //! The way to each upstream: its own proxy, its own credentials, its own certificates.
 
 mod certificates;
+mod identity;
 mod kept_elsewhere;
 mod mirrors;
 mod proxies;

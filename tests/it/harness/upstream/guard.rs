@@ -85,7 +85,11 @@ impl Guard {
         let mut tokens = lock(&self.tokens);
         tokens.issued += 1;
         let token = format!("token-{}", tokens.issued);
-        tokens.valid.insert(token.clone(), request.query("scope"));
+        let scopes = match request.field("scope") {
+            Some(scope) => vec![scope],
+            None => request.query("scope"),
+        };
+        tokens.valid.insert(token.clone(), scopes);
         (self.issue)(request, &token)
     }
 

@@ -21,6 +21,8 @@ pub struct Seen {
     pub target: String,
     /// The header lines, in order.
     pub headers: Vec<(String, String)>,
+    /// The body that `Content-Length` declares.
+    pub body: Vec<u8>,
     /// How many bytes of body went out in answer.
     pub(super) sent: AtomicU64,
 }
@@ -38,6 +40,13 @@ impl Seen {
             .filter(|(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
             .collect()
+    }
+
+    /// The value of one field of a form in the body, decoded.
+    pub fn field(&self, name: &str) -> Option<String> {
+        let mut fields = form_urlencoded::parse(&self.body);
+        let (_, value) = fields.find(|(key, _)| key == name)?;
+        Some(value.into_owned())
     }
 
     /// The value of a header that stands there at most once.
@@ -87,12 +96,22 @@ pub async fn read_request<S: AsyncRead + Unpin>(
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
-    Ok(Some(Seen {
+    let mut request = Seen {
         method,
         target,
         headers,
+        body: Vec::new(),
         sent: AtomicU64::new(0),
-    }))
+    };
+    let length = request.header("Content-Length").map(str::parse::<usize>);
+    let length = length.map_or(0, |length| length.expect("a length"));
+    while buffer.len() < length {
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+    request.body = buffer.drain(..length).collect();
+    Ok(Some(request))
 }
 
 /// What becomes of the connection after an answer.
