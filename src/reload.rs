@@ -209,3 +209,39 @@ fn report(error: &ReloadError) {
     }
     tracing::error!("the configuration was not loaded again; the one before stays");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const DOCUMENTATION: &str = include_str!("../docs/configuration.md");
+
+    #[test]
+    fn the_documentation_says_of_each_key_whether_it_waits_for_a_restart() {
+        let config = |directory, size, whether| {
+            let cache = format!("directory: {directory}, max_size: {size}, min_free: {size}");
+            let yaml = format!(
+                "listen: [{{ address: '[::]:3000', upstream: {directory}.example }}]\n\
+                 cache: {{ {cache}, group_access: {whether} }}\n"
+            );
+            Config::from_yaml(&yaml).expect("well-formed")
+        };
+        let (one, other) = (config("a", "1GiB", "no"), config("b", "2GiB", "yes"));
+        let waiting: BTreeSet<_> = Fixed::of(&one).differing(&other).into_iter().collect();
+        let rows = DOCUMENTATION.lines().filter_map(|line| {
+            let (key, rest) = line.strip_prefix("| `")?.split_once('`')?;
+            Some((key, rest.starts_with(" ⟳ |")))
+        });
+        let mut documented = BTreeSet::new();
+        for (key, waits) in rows {
+            let (top, _) = key.split_once("[]").unwrap_or((key, ""));
+            assert_eq!(waits, waiting.contains(top), "{key}");
+            if waits {
+                documented.insert(top);
+            }
+        }
+        assert_eq!(documented, waiting);
+    }
+}

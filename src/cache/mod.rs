@@ -24,6 +24,8 @@ pub use listings::Listed;
 mod behind;
 mod blobs;
 mod fill;
+mod homes;
+pub use homes::Home;
 mod links;
 mod pending;
 mod provenance;
@@ -60,6 +62,7 @@ use crate::upstream::{self, Repository};
 use behind::Behind;
 use blobs::Blobs;
 use evict::Evictor;
+use homes::Homes;
 use links::Links;
 use list_store::ListStore;
 use listings::Listings;
@@ -97,7 +100,7 @@ pub enum Error {
 
 impl Error {
     /// Whether asking again, later or elsewhere, may help, so that a stale copy may stand in meanwhile.
-    const fn is_trouble(&self) -> bool {
+    pub const fn is_trouble(&self) -> bool {
         match self {
             Self::Upstream(error) => error.is_trouble(),
             Self::WrongDigest { .. } | Self::Manifest(_) | Self::Full { .. } | Self::Broken => true,
@@ -114,6 +117,7 @@ pub struct Cache {
     tags: Tags,
     links: Links,
     provenance: Provenance,
+    homes: Homes,
     shelf: Shelf,
     behind: Behind,
     _scrubber: Scrubber,
@@ -132,6 +136,12 @@ impl Cache {
     ) -> Self {
         let behind = Behind::default();
         let provenance = Provenance::new(storage.clone(), behind.clone(), metrics.clone());
+        let homes = Homes::new(
+            storage.clone(),
+            behind.clone(),
+            clock.clone(),
+            metrics.clone(),
+        );
         let evictor = Evictor::start(
             storage.clone(),
             budget,
@@ -184,6 +194,7 @@ impl Cache {
             manifests,
             links,
             provenance,
+            homes,
             shelf,
             behind,
             _scrubber: scrubber,
@@ -279,6 +290,19 @@ impl Cache {
             }
         };
         self.by_right(source, ask).await
+    }
+
+    /// The registry in which the repository `name` was found that is asked for by that alone.
+    ///
+    /// Cancel-safe.
+    pub async fn home(&self, name: &RepositoryName) -> Option<Home> {
+        self.homes.find(name).await
+    }
+
+    /// Takes down that the repository that is asked for by `name` alone is in the registry `namespace`. What was found a
+    /// moment ago stays.
+    pub fn keep_home(&self, name: &RepositoryName, namespace: &Namespace) {
+        self.homes.keep(name, namespace);
     }
 
     /// The registry in whose repository of one of these names `digest` was seen, and the name it was seen under: for a

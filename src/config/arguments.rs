@@ -61,8 +61,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(super) upstream_ca: Option<String>,
 
-    /// Registry that is meant where a request names none [default: docker.io]
-    #[arg(long, value_name = "NAME")]
+    /// Registry that is meant where a request names none, or several to search, parted by commas [default: docker.io]
+    #[arg(long, value_name = "NAME[,NAME]")]
     pub(super) default_upstream: Option<String>,
 
     // Not a comment, where the colons would ask for the backticks that help does without.

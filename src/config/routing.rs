@@ -168,19 +168,21 @@ impl RoutingCheck<'_> {
     fn defaults(&self, in_file: Option<(Place, Vec<Written>)>) -> Option<Vec<Namespace>> {
         let argument = self.outside.arguments.default_upstream.as_ref();
         let outside = self.outside.layers("--default-upstream", argument, None);
-        let is_outside = outside.iter().any(Option::is_some);
-        let from_outside = self.findings.first(outside, value::namespace);
-        let in_file = in_file.map(|(place, names)| self.defaults_in_file(place, &names));
-        if is_outside {
-            return Some(vec![self.upstreams.canonical(&from_outside?)]);
-        }
-        match in_file {
+        let outside = outside.into_iter().flatten().map(|written| {
+            let parts = written.text().split(',').map(str::trim);
+            let parts = parts.map(|name| Written::outside(written.place().clone(), name));
+            self.defaults_of(written.place().clone(), &parts.collect::<Vec<_>>())
+        });
+        let outside: Vec<_> = outside.collect();
+        let in_file = in_file.map(|(place, names)| self.defaults_of(place, &names));
+        match outside.into_iter().next().or(in_file) {
             Some(names) => names,
             None => Some(vec![value::namespace(DEFAULT_UPSTREAM).ok()?]),
         }
     }
 
-    fn defaults_in_file(&self, place: Place, names: &[Written]) -> Option<Vec<Namespace>> {
+    /// The registries that are searched, in the order in which they are written.
+    fn defaults_of(&self, place: Place, names: &[Written]) -> Option<Vec<Namespace>> {
         if names.is_empty() {
             let rule = "must name at least one registry";
             self.findings.problem(Problem::of_place(place, rule));

@@ -7,6 +7,7 @@ use super::problem::{Findings, Place, Problem, Rule};
 use super::reader::Section;
 use super::value;
 use super::written::Written;
+use crate::clock::Clock;
 use crate::server::{CertificateFiles, ClientCertificate, TlsFiles};
 
 /// `tls` as it was written.
@@ -73,6 +74,9 @@ impl RawTls {
         findings.keep(loaded.map_err(|error| {
             Problem::of_place(self.place.clone(), format!("cannot be used: {error}"))
         }))?;
+        for warning in files.warnings(Clock::system().now()) {
+            findings.warning(warning);
+        }
         Some(files)
     }
 }

@@ -8,7 +8,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::file::read_bytes;
 use super::problem::{Findings, Rule};
 use super::reader::Section;
 use super::tls::warn_of_readers;
@@ -88,8 +87,8 @@ impl RawWay {
                 return None;
             }
         };
-        let chain = findings.parse(certificate, chain);
-        let parsed = findings.parse(key, private_key);
+        let chain = findings.parse(certificate, |path| chain(path, findings));
+        let parsed = findings.parse(key, |path| private_key(path, findings));
         warn_of_readers("key", key.text().as_ref(), findings);
         let identity = ClientIdentity {
             chain: chain?,
@@ -127,8 +126,9 @@ fn direct(text: &str) -> Result<String, Rule> {
     Ok(text.to_owned())
 }
 
-fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Rule> {
-    let (pem, _) = read_bytes(path.as_ref()).map_err(|error| error.to_string())?;
+fn chain(path: &str, findings: &Findings) -> Result<Vec<CertificateDer<'static>>, Rule> {
+    let read = findings.read_bytes(path.as_ref());
+    let (pem, _) = read.map_err(|error| error.to_string())?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let chain = chain.map_err(|_| "is not a well-formed PEM file")?;
     if chain.is_empty() {
@@ -139,8 +139,9 @@ fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Rule> {
     Ok(chain)
 }
 
-fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, Rule> {
-    let (pem, _) = read_bytes(path.as_ref()).map_err(|error| error.to_string())?;
+fn private_key(path: &str, findings: &Findings) -> Result<PrivateKeyDer<'static>, Rule> {
+    let read = findings.read_bytes(path.as_ref());
+    let (pem, _) = read.map_err(|error| error.to_string())?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         "holds no key; it must be a PEM file with -----BEGIN PRIVATE KEY----- and no password"
             .into()

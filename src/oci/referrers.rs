@@ -171,6 +171,11 @@ impl Referrers {
         }
     }
 
+    /// Whether nothing refers to it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What it takes of memory, in bytes, more or less.
     pub fn weight(&self) -> usize {
         self.0.iter().map(Referrer::weight).sum()

@@ -9,7 +9,7 @@ use super::log::Entry;
 use super::query::{Filter, Page};
 use super::response::Builder;
 use super::route::{Target, Written};
-use super::{Ask, Registry, echo};
+use super::{Ask, Found, Registry, echo};
 use crate::cache::{Listed, Outcome};
 use crate::http::Body;
 use crate::oci::{Digest, INDEX_MEDIA_TYPE, Tag};
@@ -55,7 +55,7 @@ impl Registry {
         written: &Written,
         (subject, filter): (Digest, &Filter),
         entry: &mut Entry,
-    ) -> Result<Response<Body>, Error> {
+    ) -> Result<Found, Error> {
         let source = self.source(ask, target, Content::Referrers).await?;
         let found = self.cache.referrers(source, subject).await;
         let (outcome, listed) = found.map_err(|error| Error::Cache(error, Content::Referrers))?;
@@ -72,7 +72,12 @@ impl Registry {
             let query = filter.next(last, target.asked.as_ref());
             builder = builder.next_page(&format!("{}?{query}", written.path));
         }
-        Ok(send(ask, builder, page.json.into()))
+        let response = send(ask, builder, page.json.into());
+        Ok(if listed.list.is_empty() {
+            Found::EmptyList(response)
+        } else {
+            Found::It(response)
+        })
     }
 }
 

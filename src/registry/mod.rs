@@ -10,7 +10,7 @@ use ways::Door;
 pub use ways::Ways;
 
 mod search;
-use search::Homes;
+use search::Found;
 
 mod current;
 pub use current::CurrentRegistry;
@@ -51,7 +51,6 @@ use crate::upstream::{self, AccessMode, Repository, Upstreams, Via};
 pub struct Registry {
     upstreams: Upstreams,
     ways: Ways,
-    homes: Homes,
     cache: Cache,
     clients: Clients,
     rules: Rules,
@@ -89,7 +88,6 @@ impl Registry {
         Self {
             upstreams,
             ways,
-            homes: Homes::new(),
             cache,
             clients: Clients::new(authentication.passwords),
             rules: authentication.rules,
@@ -142,16 +140,17 @@ impl Registry {
         target: &Target,
         item: &Item,
         entry: &mut Entry,
-    ) -> Result<Response<Body>, Error> {
-        match item {
+    ) -> Result<Found, Error> {
+        let response = match item {
             Item::Manifest(reference) => self.manifest(ask, target, reference.clone(), entry).await,
             Item::Blob(digest) => self.blob(ask, target, *digest, entry).await,
             Item::Tags(written, page) => self.tags(ask, target, written, page, entry).await,
             Item::Referrers(written, subject, filter) => {
                 let asked = (*subject, filter);
-                self.referrers(ask, target, written, asked, entry).await
+                return self.referrers(ask, target, written, asked, entry).await;
             }
-        }
+        };
+        response.map(Found::It)
     }
 
     async fn manifest(

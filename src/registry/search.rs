@@ -1,57 +1,64 @@
 //! Which registries may have what is asked for: one as a rule, several where the request names none and there is more
 //! than one default registry. Those are asked in order, and the first that has the repository is remembered.
 
-use std::time::Duration;
+use std::collections::VecDeque;
 
 use hyper::Response;
-use moka::sync::Cache;
 
 use super::error::Error;
 use super::log::Entry;
 use super::route::{Item, Target};
 use super::{Ask, Registry, echo};
-use crate::cache;
+use crate::cache::{self, Home};
 use crate::http::Body;
-use crate::oci::{Namespace, RepositoryName};
+use crate::oci::RepositoryName;
 use crate::upstream;
 
-/// Most repositories that are remembered, at some hundred bytes each. What is forgotten costs a question that is answered
-/// by 404.
-const HOMES_MAX: u64 = 10_000;
+/// What one registry has.
+pub(super) enum Found {
+    /// What was asked for.
+    It(Response<Body>),
+    /// A list with nothing in it, which is what a registry without the repository says, too.
+    EmptyList(Response<Body>),
+}
 
-/// How long a repository is taken to be where it was found. One that turns up in a registry further up the list is
-/// served from there after this time.
-const HOME_REMEMBERED: Duration = Duration::from_hours(1);
+/// The registries that may be meant, in the order in which they are asked.
+struct Candidates {
+    targets: VecDeque<Target>,
+    /// Where the repository was found before.
+    home: Option<Home>,
+}
 
-/// Where repositories were found that were asked for by their name alone.
-#[derive(Debug)]
-pub(super) struct Homes(Cache<RepositoryName, Namespace>);
-
-impl Homes {
-    /// Nothing found yet.
-    pub(super) fn new() -> Self {
-        let found = Cache::builder()
-            .max_capacity(HOMES_MAX)
-            .time_to_live(HOME_REMEMBERED);
-        Self(found.build())
-    }
-
-    fn find(&self, name: &RepositoryName) -> Option<Namespace> {
-        self.0.get(name)
-    }
-
-    /// Takes down where a repository is. What is known stays: that another registry has a tag which its own lacks does
-    /// not move all the others.
-    fn keep(&self, name: &RepositoryName, namespace: &Namespace) {
-        if !self.0.contains_key(name) {
-            self.0.insert(name.clone(), namespace.clone());
+impl Candidates {
+    /// The one that is meant.
+    fn one(target: Target) -> Self {
+        Self {
+            targets: [target].into(),
+            home: None,
         }
+    }
+
+    /// Whether the repository was found in the registry of `target`.
+    fn are_home(&self, target: &Target) -> bool {
+        let mut home = self.home.iter();
+        home.any(|home| home.namespace == target.namespace)
+    }
+
+    /// Leaves the one where the repository was found before, if it is still to be asked.
+    fn leave_home(&mut self) -> bool {
+        let home = self.home.take();
+        self.targets.retain(|target| {
+            home.as_ref()
+                .is_some_and(|home| home.namespace == target.namespace)
+        });
+        !self.targets.is_empty()
     }
 }
 
 impl Registry {
     /// Answers from the first of the registries that has it. What one of several does not have, or refuses, the next may
-    /// have; whatever else happens at one is the answer: an outage does not decide which registry is meant.
+    /// have; whatever else happens at one is the answer: an outage does not decide which registry is meant. Where that
+    /// was decided before, it stays so.
     pub(super) async fn find(
         &self,
         ask: Ask,
@@ -60,57 +67,72 @@ impl Registry {
         entry: &mut Entry,
     ) -> Response<Body> {
         let name = target.unplaced.clone();
-        let targets = self.targets(target, item).await;
-        let is_search = targets.len() > 1;
+        let mut candidates = self.candidates(target, item).await;
+        let is_search = candidates.targets.len() > 1;
         let ask = Ask { is_search, ..ask };
-        for target in &targets {
-            entry.asked(item.kind(), target, self.upstreams.directory());
-            match self.content(&ask, target, item, entry).await {
-                Ok(response) => {
-                    if let (true, Some(name)) = (is_search && item.proves_repository(), &name) {
-                        self.homes.keep(name, &target.namespace);
+        let (mut empty, mut is_stand_in) = (None, false);
+        while let Some(target) = candidates.targets.pop_front() {
+            entry.asked(item.kind(), &target, self.upstreams.directory());
+            match self.content(&ask, &target, item, entry).await {
+                Ok(Found::EmptyList(response)) if is_search && !candidates.are_home(&target) => {
+                    empty = Some(response);
+                }
+                Ok(Found::It(response) | Found::EmptyList(response)) => {
+                    let is_proven = is_search && !is_stand_in && item.proves_repository();
+                    if let (true, Some(name)) = (is_proven, &name) {
+                        self.cache.keep_home(name, &target.namespace);
                     }
                     return response;
                 }
                 Err(error) if is_search && says_not_here(&error) => {
                     tracing::debug!(registry = %target.namespace, %error, "not here, searching on");
                 }
-                Err(error) => return entry.failed(&error, Some(echo(target))),
+                Err(error) if is_search && is_trouble(&error) && candidates.leave_home() => {
+                    tracing::debug!(registry = %target.namespace, %error, "asking where it was found before");
+                    is_stand_in = true;
+                }
+                Err(error) => return entry.failed(&error, Some(echo(&target))),
             }
         }
-        entry.failed(&Error::Nowhere(item.content()), None)
+        empty.unwrap_or_else(|| entry.failed(&Error::Nowhere(item.content()), None))
     }
 
-    /// The targets that may be meant by `target`, in the order in which they are asked: first where the very content was
-    /// seen before in a repository of this name. Never empty.
-    async fn targets(&self, target: Target, item: &Item) -> Vec<Target> {
+    /// Who may be meant by `target`: first where the very content was seen before in a repository of this name. Never
+    /// empty.
+    async fn candidates(&self, target: Target, item: &Item) -> Candidates {
         let Some(name) = &target.unplaced else {
-            return vec![target];
+            return Candidates::one(target);
         };
         let origin = self.origin(name, &target, item).await;
         let directory = self.upstreams.directory();
         let further = directory.further_defaults();
         if further.is_empty() {
-            return vec![origin.unwrap_or(target)];
+            return Candidates::one(origin.unwrap_or(target));
         }
-        let home = self.homes.find(name);
-        let first = home.iter().filter(|home| further.contains(home));
+        let is_listed = |home: &Home| {
+            further.contains(&home.namespace) || *directory.default_upstream() == home.namespace
+        };
+        let home = self.cache.home(name).await.filter(is_listed);
+        let first = home.iter().filter(|home| home.is_fresh);
+        let first = first.map(|home| &home.namespace);
         let in_order = std::iter::once(directory.default_upstream()).chain(further);
-        let mut targets: Vec<Target> = Vec::with_capacity(further.len() + 2);
+        let mut targets = VecDeque::with_capacity(further.len() + 2);
         targets.extend(origin);
         for namespace in first.chain(in_order) {
             // A name that is too long below `library/` is that of no repository there.
-            if targets.iter().all(|known| known.namespace != *namespace)
+            if targets
+                .iter()
+                .all(|known: &Target| known.namespace != *namespace)
                 && let Ok(repository) = directory.repository_name(namespace, name.clone())
             {
-                targets.push(Target {
+                targets.push_back(Target {
                     namespace: namespace.clone(),
                     repository,
                     ..target.clone()
                 });
             }
         }
-        targets
+        Candidates { targets, home }
     }
 
     /// Where content that is named by its digest was seen before in a repository called `name`.
@@ -124,6 +146,22 @@ impl Registry {
             repository,
             ..target.clone()
         })
+    }
+}
+
+/// Whether a registry may have it all the same.
+fn is_trouble(error: &Error) -> bool {
+    match error {
+        Error::Cache(error, _) => error.is_trouble(),
+        Error::Route(_)
+        | Error::Access(_)
+        | Error::Unauthenticated
+        | Error::NotOffered(_)
+        | Error::NotAcceptable
+        | Error::Nowhere(_)
+        | Error::PreconditionFailed
+        | Error::RangeNotSatisfiable { .. }
+        | Error::Rejected(_) => false,
     }
 }
 

@@ -20,6 +20,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod validity;
 mod wire;
 
 use std::convert::Infallible;

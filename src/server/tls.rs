@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +22,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::certificate::Certificates;
+use super::validity;
+use crate::clock::Clock;
 
 /// Longest file that is read, in bytes. A bundle of every public authority is 220 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -134,6 +136,17 @@ impl TlsFiles {
             files: self,
             turn: Arc::default(),
         })
+    }
+
+    /// What the operator should know of certificates that can be used. Blocks.
+    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let warning = |pair: &CertificateFiles| {
+            let chain = certificates(&pair.certificate).ok()?;
+            let objection = validity::objection(chain.first()?, now)?;
+            let path = pair.certificate.display();
+            Some(format!("the certificate {path} {objection}"))
+        };
+        self.certificates.iter().filter_map(warning).collect()
     }
 
     fn stamps(&self) -> Vec<Option<Stamp>> {
@@ -276,6 +289,9 @@ impl Tls {
                     certificate = certificate.map(tracing::field::display),
                     "certificates were read again"
                 );
+                for warning in self.files.warnings(Clock::system().now()) {
+                    tracing::warn!("{warning}");
+                }
             }
             Err(error) => tracing::error!(
                 certificate = certificate.map(tracing::field::display),

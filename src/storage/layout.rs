@@ -12,6 +12,7 @@
 //! v1/links/<2 hex>/<hex>.json          that a repository has a blob
 //! v1/rights/<2 hex>/<hex>.json         when the mirror could read a repository last
 //! v1/origins/<2 hex>/<hex>.json        which registries a repository was pulled from
+//! v1/homes/<2 hex>/<hex>.json          which of several registries had a repository
 //! ```
 //!
 //! Every name is hex that was computed here, so nothing a client or an upstream wrote ever becomes a path. The
@@ -64,6 +65,8 @@ pub enum RecordKey<'a> {
     Right(&'a Namespace, &'a RepositoryName),
     /// Which registries a repository of this name was pulled from.
     Origin(&'a RepositoryName),
+    /// Which of several registries had a repository that was asked for by this name alone.
+    Home(&'a RepositoryName),
 }
 
 /// Whose the bytes of a blob are. It shows in where they lie, so that it goes where they go and cannot be lost alone.
@@ -103,17 +106,20 @@ pub enum RecordKind {
     Right,
     /// Where repositories were pulled from.
     Origin,
+    /// Which of several registries had repositories.
+    Home,
 }
 
 impl RecordKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Manifest,
         Self::Tag,
         Self::List,
         Self::Link,
         Self::Right,
         Self::Origin,
+        Self::Home,
     ];
 
     /// The metric label.
@@ -125,6 +131,7 @@ impl RecordKind {
             Self::Link => "link",
             Self::Right => "right",
             Self::Origin => "origin",
+            Self::Home => "home",
         }
     }
 
@@ -137,6 +144,7 @@ impl RecordKind {
             Self::Link => "links",
             Self::Right => "rights",
             Self::Origin => "origins",
+            Self::Home => "homes",
         }
     }
 }
@@ -210,6 +218,7 @@ pub(super) fn record(key: RecordKey<'_>) -> Place {
             (RecordKind::Right, format!("{namespace} {repository}"))
         }
         RecordKey::Origin(repository) => (RecordKind::Origin, repository.to_string()),
+        RecordKey::Home(repository) => (RecordKind::Home, repository.to_string()),
     };
     let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
     Place::new([kind.shelf(), &hex[..2]], format!("{hex}.json"))

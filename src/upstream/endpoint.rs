@@ -168,6 +168,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether it only stands in for the registry.
+    pub(super) fn is_mirror(&self) -> bool {
+        self.stands_for.is_some()
+    }
+
     /// What the repository `name` is called here.
     pub(super) fn repository(&self, name: &RepositoryName) -> String {
         format!("{}{name}", self.project)

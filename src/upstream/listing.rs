@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use tokio::time::timeout;
 
 use super::session::{Answer, Ask, Session};
-use super::{Error, Failures, Repository, Silence, answer, body, falls_through, link};
+use super::{Error, Failures, Repository, Silence, answer, body, link};
 use crate::oci::{
     Digest, INDEX_MEDIA_TYPE, ListError, MediaType, Reference, Referrers, TAGS_MAX, TagList,
     check_manifest,
@@ -41,7 +41,7 @@ impl Repository {
         let mut failures = Failures::default();
         for session in self.sessions(0)? {
             match in_time(session.tags()).await {
-                Err(error) if falls_through(&error) => failures.add(error),
+                Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return outcome,
             }
         }
@@ -59,7 +59,7 @@ impl Repository {
         let mut failures = Failures::default();
         for session in self.sessions(0)? {
             match in_time(session.referrers(subject)).await {
-                Err(error) if falls_through(&error) => failures.add(error),
+                Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return outcome,
             }
         }

@@ -343,7 +343,7 @@ impl Repository {
         let mut failures = Failures::default();
         for session in self.sessions(0)? {
             match session.head_manifest(reference).await {
-                Err(error) if falls_through(&error) => failures.add(error),
+                Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return outcome,
             }
         }
@@ -360,7 +360,7 @@ impl Repository {
         let mut failures = Failures::default();
         for session in self.sessions(0)? {
             match session.get_manifest(reference).await {
-                Err(error) if falls_through(&error) => failures.add(error),
+                Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return outcome,
             }
         }
@@ -377,7 +377,7 @@ impl Repository {
         let mut failures = Failures::default();
         for session in self.sessions(0)? {
             match session.head_blob(digest).await {
-                Err(error) if falls_through(&error) => failures.add(error),
+                Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return outcome,
             }
         }
@@ -438,11 +438,6 @@ impl Repository {
             }
         }))
     }
-}
-
-/// Whether the next endpoint is asked after `error`. A mirror in front may lack what the registry has.
-fn falls_through(error: &Error) -> bool {
-    error.is_trouble() || matches!(error, Error::NotFound)
 }
 
 /// What the endpoints said that were asked so far.

@@ -119,6 +119,14 @@ impl Session<'_> {
         outcome.map_err(|lost| lost.error)
     }
 
+    /// Whether the next endpoint is asked after `error`. A mirror in front may lack what the registry has, and what it
+    /// refuses us, who show it no credential, the registry may give.
+    pub(super) fn falls_through(&self, error: &Error) -> bool {
+        let is_refusal = matches!(error, Error::Denied(_) | Error::Refused(_));
+        let is_passed_over = matches!(error, Error::NotFound) || error.is_trouble();
+        is_passed_over || (is_refusal && self.endpoint.is_mirror())
+    }
+
     /// What came of asking says about the endpoint; `None` for nothing.
     fn sign_of(&self, ask: &Ask<'_>, outcome: &Result<Answer, Lost>) -> Option<Sign> {
         match outcome {

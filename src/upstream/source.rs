@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::body::BlobStream;
 use super::connections::Connection;
 use super::trail::Trail;
-use super::{Error, Extent, Failures, Repository, falls_through};
+use super::{Error, Extent, Failures, Repository};
 use crate::oci::Digest;
 
 /// One blob of one repository, for whoever asks for it more than once, at several places at a time or one after the
@@ -96,7 +96,7 @@ impl BlobSource {
         let mut failures = Failures::default();
         for session in repository.sessions(first)? {
             match session.get_blob(digest, extent, trail).await {
-                Err(error) if falls_through(&error) => failures.add(error),
+                Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return Ok(outcome?.holding(connection)),
             }
         }

@@ -1,5 +1,6 @@
 """One process, one image, every way in: upstream gives each digest once."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -27,7 +28,7 @@ def every_way_in(world):
         {"address": f"127.0.0.1:{OWN_PORT}", "upstream": "docker.io"},
         {"address": f"127.0.0.1:{TLS_PORT}", "tls": pair},
     ]
-    world.mirror(configuration, port=None, listening=[3000, OWN_PORT])
+    mirror = world.mirror(configuration, port=None, listening=[3000, OWN_PORT])
     fronts.start_nginx(world, (DEPLOY / "nginx-caddy/nginx.conf").read_text())
     before = len(asked(world))
 
@@ -64,6 +65,8 @@ def every_way_in(world):
             fact, lambda command=command, host=host, copy=copy: run(*command, f"docker://{host}/{IMAGE}", f"dir:{copy}")
         )
 
+    world.check("skopeo, past a host name that means no registry", lambda: falls_back(world, mirror))
+
     def once():
         # The manifest by its tag or by its digest.
         blobs = [f"/v2/library/ways/blobs/{digest}" for digest in blobs_of(world, "ways")]
@@ -72,6 +75,28 @@ def every_way_in(world):
         same(len([target for target in targets if "/manifests/" in target]), 1)
 
     world.check("upstream was asked once for each digest", once)
+
+
+def falls_back(world, mirror):
+    """A mirror by a host name that nobody mapped is passed over: what comes is of the registry that was meant."""
+    name = f"127.0.0.1:{rig.OTHER_PORT}/{IMAGE}"
+    world.push(rig.OTHER_PORT, IMAGE, "the same name elsewhere")
+    file = world.scratch / "ways-registries.conf"
+    file.write_text(f"""[[registry]]
+prefix = "{name.partition("/")[0]}"
+location = "{name.partition("/")[0]}"
+insecure = true
+[[registry.mirror]]
+location = "unknown.registry.example.com:{TLS_PORT}"
+insecure = true
+""")
+    copy = world.scratch / "ways-elsewhere"
+    command = ("skopeo", "--insecure-policy", "--registries-conf", file, "copy")
+    run(*command, f"docker://{name}", f"dir:{copy}")
+    digest = hashlib.sha256((copy / "manifest.json").read_bytes()).hexdigest()
+    same(f"sha256:{digest}", world.images["the same name elsewhere"])
+    refused = [line for line in world.log(mirror.mirror).splitlines() if f"{IMAGE.partition(':')[0]}/manifests" in line]
+    holds(any("404" in line for line in refused), f"the mirror was not asked first: {world.log(mirror.mirror)}")
 
 
 def blobs_of(world, content):

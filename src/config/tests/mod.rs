@@ -10,6 +10,7 @@ use crate::cache::TagTerms;
 mod credentials;
 mod documentation;
 mod layers;
+mod listeners;
 mod problems;
 mod routing;
 mod tags;

@@ -113,6 +113,26 @@ fn several_default_registries_are_a_list() {
     let config = load_yaml(yaml, "--default-upstream ghcr.io", &[]).expect("well-formed");
     assert_eq!(config.upstream.default_upstream, namespace("ghcr.io"));
     assert!(config.upstream.further_defaults.is_empty());
+    let flag = "--default-upstream ghcr.io,quay.io,registry-1.docker.io";
+    let config = load_yaml(yaml, flag, &[]).expect("well-formed").upstream;
+    assert_eq!(config.default_upstream, namespace("ghcr.io"));
+    let further = ["quay.io", "docker.io"].map(namespace);
+    assert_eq!(config.further_defaults, further);
+    let variable = [("ENTREPOT_DEFAULT_UPSTREAM", "quay.io, ghcr.io")];
+    let config = load(flag, &variable).expect("well-formed").upstream;
+    assert_eq!(config.default_upstream, namespace("ghcr.io"));
+    let config = load("", &variable).expect("well-formed").upstream;
+    assert_eq!(config.default_upstream, namespace("quay.io"));
+    assert_eq!(config.further_defaults, [namespace("ghcr.io")]);
+    let found = problems(load("--default-upstream ghcr.io,a,,ghcr.io", &[]));
+    let expected = [
+        "--default-upstream: \"\" must be the name of a registry",
+        "--default-upstream: \"ghcr.io\" is ghcr.io, which is in the list already",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
     check_problems(
         "default_upstream: [docker.io, a b, registry-1.docker.io, '']",
         "",

@@ -4,9 +4,11 @@
 mod hosts;
 mod input;
 mod namespaces;
+mod ways;
 
 mod framing;
 
+mod certificates;
 mod credentials;
 mod redirects;
 mod tokens;

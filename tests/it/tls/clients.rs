@@ -56,6 +56,29 @@ async fn where_certificates_are_optional_a_bad_one_is_still_refused() {
 }
 
 #[tokio::test]
+async fn f42_a_certificate_out_of_its_time_lets_nobody_in_and_convinces_nobody() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    for (years, expected) in [
+        ([2020, 2090], Some(200)),
+        ([2020, 2021], None),
+        ([2090, 2091], None),
+    ] {
+        let mirror = start(&servers, &clients, "").await;
+        let client = clients.certify_client_between("ci", years);
+        let client = TlsClient::with_certificate(&servers, &client);
+        assert_eq!(status(&client, &mirror).await, expected, "{years:?}");
+        let setup = Setup::new();
+        let own = files(&setup, "own", &servers.certify_between(&[HOST], years));
+        let mirror = listening(setup, &pair(&own)).start().await;
+        let client = TlsClient::new(&servers);
+        assert_eq!(status(&client, &mirror).await, expected, "{years:?}");
+        // Nobody is talked into going on in plain.
+        let plain = Request::get("/v2/").send(mirror.addresses[1]).await;
+        assert_eq!(plain.status, 400, "{plain:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_log_says_who_asked() {
     let (log, _guard) = Log::start();
     let (servers, clients) = (Authority::new(), Authority::new());

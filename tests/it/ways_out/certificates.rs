@@ -71,3 +71,59 @@ async fn a_client_certificate_and_key_belong_together() {
         assert!(problems.contains(expected), "{problems}");
     }
 }
+
+#[tokio::test]
+async fn a_registry_that_demands_a_certificate_is_shown_ours_and_its_redirects_are_not() {
+    let authority = Authority::new();
+    let registry = Upstream::start_demanding("127.0.0.1", &authority).await;
+    let issuer = Upstream::start_demanding("127.0.0.2", &authority).await;
+    let store = Upstream::start_demanding("127.0.0.3", &authority).await;
+    registry.put_image("team/app", "v1", &Image::new(1));
+    let digest = registry.put_blob("team/app", bytes(1, 5000));
+    registry.redirect_blobs(307, &store.url("/files"), "");
+    Guard::bearer(&issuer.url("/token"), "x").stand(&registry, &issuer, "/token");
+    let setup = Setup::new();
+    let ca = setup.file("ca.pem", authority.pem());
+    let (certificate, key) = authority.certify_client("mirror");
+    let certificate = setup.file("client.crt", &certificate.pem());
+    let key = setup.file("client.key", &key.serialize_pem());
+    let trusting = format!("ca: {ca:?}, realms: [{:?}]", issuer.host());
+    let keys = format!("{trusting}, client_certificate: {certificate:?}, client_key: {key:?}");
+    let setup = setup.upstream_with("shows.example", &registry, &keys);
+    let setup = setup.upstream_with("hides.example", &registry, &trusting);
+    let mirror = setup.start().await;
+    let get = async |ns: &str| mirror.get(&format!("{MANIFEST}?ns={ns}")).await;
+    get("hides.example").await.expect_error(502, "UNAVAILABLE");
+    assert!(registry.log().is_empty(), "{:?}", registry.log());
+    get("shows.example").await.expect(200);
+    assert_eq!(issuer.requests("GET", "/token").len(), 1);
+    let blob = format!("/v2/team/app/blobs/{digest}?ns=shows.example");
+    let answer = mirror.get(&blob).await;
+    assert_ne!(answer.status, 200, "{answer:?}");
+    assert!(store.log().is_empty(), "{:?}", store.log());
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_is_replaced_is_the_one_that_is_shown() {
+    let (wrong, right) = (Authority::new(), Authority::new());
+    let registry = Upstream::start_demanding("127.0.0.1", &right).await;
+    registry.put_image("team/app", "v1", &Image::new(1));
+    let setup = Setup::new();
+    let ca = setup.file("ca.pem", right.pem());
+    let write = |setup: &Setup, authority: &Authority| {
+        let (certificate, key) = authority.certify_client("mirror");
+        let certificate = setup.file("client.crt", &certificate.pem());
+        [certificate, setup.file("client.key", &key.serialize_pem())]
+    };
+    let [certificate, key] = write(&setup, &wrong);
+    let keys = format!("ca: {ca:?}, client_certificate: {certificate:?}, client_key: {key:?}");
+    let setup = setup.upstream_with("a.example", &registry, &keys);
+    let mut mirror = setup.start().await;
+    let target = format!("{MANIFEST}?ns=a.example");
+    assert_eq!(mirror.get(&target).await.status, 502);
+    mirror.reconfigure(|setup| {
+        write(&setup, &right);
+        setup
+    });
+    mirror.get(&target).await.expect(200);
+}

@@ -99,14 +99,19 @@ async fn an_issuer_that_knows_no_grants_is_asked_as_of_old() {
 
 #[tokio::test]
 async fn an_identity_token_that_is_good_no_more_is_a_refusal() {
+    let (log, _guard) = Log::start();
     let registry = registry(|request, _| {
         let status = if request.method == "POST" { 400 } else { 401 };
         Answer::status(status).body(r#"{"error":"invalid_grant"}"#)
     })
     .await;
     let answer = mirror(&registry).await.get(MANIFEST).await;
-    let message = answer.expect_error(403, "DENIED");
-    assert!(message.contains("credential is refused"), "{message}");
+    answer.expect_error(403, "DENIED");
+    assert!(
+        log.text().contains("credential is refused"),
+        "{}",
+        log.text()
+    );
     // What was refused once is not tried in another way.
     for request in registry.requests("GET", "/token") {
         assert_eq!(request.header("Authorization"), None);

@@ -3,6 +3,8 @@
 mod certificates;
 mod identity;
 mod kept_elsewhere;
+mod kinds;
 mod mirrors;
 mod proxies;
 mod proxy;
+mod socks;

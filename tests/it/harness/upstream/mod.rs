@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use rcgen::{Certificate, KeyPair};
+use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -75,6 +77,17 @@ impl Upstream {
     /// A registry with a certificate of `authority`.
     pub async fn start_tls(host: &str, authority: &Authority) -> Self {
         Self::bind(host, Some(authority.acceptor(host))).await
+    }
+
+    /// A registry with a certificate of `authority`, that lets in only whoever has one, too.
+    pub async fn start_demanding(host: &str, authority: &Authority) -> Self {
+        Self::bind(host, Some(authority.demanding_acceptor(host))).await
+    }
+
+    /// A registry with this certificate.
+    pub async fn start_with(host: &str, identity: &(Certificate, KeyPair)) -> Self {
+        let clients = WebPkiClientVerifier::no_client_auth();
+        Self::bind(host, Some(tls::acceptor(identity, clients))).await
     }
 
     async fn bind(host: &str, tls: Option<TlsAcceptor>) -> Self {
