@@ -57,6 +57,6 @@ pub(super) fn read(kind: RecordKind, content: &[u8], roots: &mut Vec<Root>) {
             }
         }
         // They are about no content.
-        RecordKind::List | RecordKind::Right => {}
+        RecordKind::List | RecordKind::Right | RecordKind::Home => {}
     }
 }
