@@ -162,7 +162,8 @@ impl Tokens {
             clock: &self.clock,
             behalf,
         };
-        issuer.ask(key, None).await
+        // Boxed, because hardly a redirect leads to a host that wants a token.
+        Box::pin(issuer.ask(key, None)).await
     }
 
     /// Drops `token`, which the registry no longer takes. One that has come since stays.
