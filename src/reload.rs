@@ -220,15 +220,19 @@ mod tests {
 
     #[test]
     fn the_documentation_says_of_each_key_whether_it_waits_for_a_restart() {
-        let config = |directory, size, whether| {
+        let config = |directory, size, whether, period| {
             let cache = format!("directory: {directory}, max_size: {size}, min_free: {size}");
+            let scrub = format!("scrub_every: {period}, scrub_rate: {size}");
             let yaml = format!(
                 "listen: [{{ address: '[::]:3000', upstream: {directory}.example }}]\n\
-                 cache: {{ {cache}, group_access: {whether} }}\n"
+                 cache: {{ {cache}, group_access: {whether}, {scrub} }}\n"
             );
             Config::from_yaml(&yaml).expect("well-formed")
         };
-        let (one, other) = (config("a", "1GiB", "no"), config("b", "2GiB", "yes"));
+        let (one, other) = (
+            config("a", "1GiB", "no", "1d"),
+            config("b", "2GiB", "yes", "2d"),
+        );
         let waiting: BTreeSet<_> = Fixed::of(&one).differing(&other).into_iter().collect();
         let rows = DOCUMENTATION.lines().filter_map(|line| {
             let (key, rest) = line.strip_prefix("| `")?.split_once('`')?;
