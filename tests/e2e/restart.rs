@@ -1,12 +1,13 @@
 //! What a mirror leaves behind when it is killed or asked to end, and what becomes of it when its cache is taken away.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::digest;
 use crate::harness::gate::Gate;
 use crate::harness::images::Layer;
 use crate::harness::mirror::Mirror;
-use crate::harness::process::{Daemon, command, run};
+use crate::harness::process::{Daemon, command, outcome, run};
 use crate::harness::upstream::{EXAMPLE, Upstream};
 use crate::skopeo;
 
@@ -125,4 +126,46 @@ fn a_cache_emptied_by_hand_costs_misses_and_nothing_else() {
         assert_ne!(mirror.stored_blobs(), Vec::<String>::new());
         mirror.empty_cache();
     }
+}
+
+#[test]
+fn a_cache_that_is_emptied_again_and_again_during_pulls_recovers_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::start(directory.path());
+    let mut mirror = upstream.mirror(directory.path());
+    let tagged = upstream.catalogue.docker.clone();
+    let pull = |mirror: &Mirror| {
+        let target = tempfile::tempdir_in(directory.path()).unwrap();
+        let name = format!("{}/{EXAMPLE}/{}", mirror.host(), tagged.name);
+        skopeo::copy(&name, target.path());
+        skopeo::assert_image(target.path(), &tagged.image);
+    };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let emptying = scope.spawn(|| {
+            let mut n_times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                // What comes while it goes through makes it fail, which is none of the mirror's business.
+                outcome(
+                    command("find")
+                        .arg(mirror.cache())
+                        .args(["-mindepth", "1", "-delete"]),
+                );
+                n_times += 1;
+            }
+            n_times
+        });
+        for _ in 0..4 {
+            pull(&mirror);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(emptying.join().unwrap() > 4);
+    });
+    mirror.empty_cache();
+    pull(&mirror);
+    mirror.wait_until_idle();
+    let n_blobs = tagged.image.blobs().count();
+    mirror.wait_until(|mirror| mirror.stored_blobs().len() >= n_blobs);
+    upstream.stop();
+    pull(&mirror);
 }
