@@ -89,11 +89,12 @@ impl Task<'_> {
             if place.is_none() {
                 place = Some(self.find_place(stream.total()).await?);
             }
-            let room = self.reserve(stream.total()).await?;
+            // Dropped after the file: what is not kept takes room until that is gone.
+            let mut room = self.reserve(stream.total()).await?;
             let sink = self.make_sink(&stream).await?;
             let label = source.repository().label().to_owned();
             let asked = self.receive(source, stream, &sink).await?;
-            match self.finish(&sink, room, &label).await {
+            match self.finish(&sink, &mut room, &label).await {
                 Err(wrong @ FillError::WrongDigest { .. }) => {
                     // Some registries mix up answers now and then: who is the only one to ask is asked once more.
                     let once_more = !asked_again && !self.fill.sources.has_other_than(&asked);
@@ -329,7 +330,7 @@ impl Task<'_> {
     async fn finish(
         &self,
         sink: &Arc<Sink>,
-        room: Option<Reservation>,
+        room: &mut Option<Reservation>,
         label: &str,
     ) -> Result<(), FillError> {
         let digest = self.fill.digest;
@@ -353,8 +354,9 @@ impl Task<'_> {
         }
         let (sink, evictor) = (Arc::clone(sink), self.evictor.clone());
         let audience = self.fill.audience();
+        let reserved = room.take();
         let publish = move || {
-            let (fits, room) = evictor.admit(size, room);
+            let (fits, room) = evictor.admit(size, reserved);
             if !fits {
                 debug!(%digest, bytes = size, "no room to keep the blob");
                 return (Ok(()), Some(room));
@@ -366,8 +368,8 @@ impl Task<'_> {
             evictor.stored(&digest, room);
             (published, None)
         };
-        // What was not kept takes room until its file is gone, which is when the fill is over.
-        let (published, _room) = blocking(publish).await?;
+        let (published, left) = blocking(publish).await?;
+        *room = left;
         if let Err(error) = published {
             warn!(%digest, cause = %error.cause, "the blob was not stored");
             self.metrics.storage_error(error.operation.as_str());
