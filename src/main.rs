@@ -1,5 +1,7 @@
 //! The `entrepot` command: flags → configuration → log → mirror, until a signal ends it.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,13 +10,15 @@ use anyhow::Context;
 use clap::Parser;
 use entrepot::cache::{ImportRule, PruneRule};
 use entrepot::cli::health::{self, HealthError};
+use entrepot::cli::hosts::{self, Client, Hosts};
 use entrepot::cli::node::{self, Finding, Node, NodeError};
 use entrepot::cli::probe::Probe;
 use entrepot::cli::{Hangup, Signals, logging, upkeep};
 use entrepot::clock::Clock;
 use entrepot::config::{
-    self, Arguments, Command, Config, Files, LogFormat, NodeAction, NodePlace, Reading,
+    self, Arguments, Command, Config, Files, HostsClient, LogFormat, NodeAction, NodePlace, Reading,
 };
+use entrepot::server;
 use entrepot::storage::Audience;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         None
         | Some(
             Command::Health { mirror: None, .. }
+            | Command::Hosts { .. }
             | Command::Scrub { .. }
             | Command::Usage { .. }
             | Command::Prune { .. }
@@ -62,6 +67,14 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
+    if let Some(Command::Hosts {
+        client,
+        mirror,
+        registry,
+    }) = &arguments.command
+    {
+        return told(print_hosts(&config, *client, mirror.as_deref(), registry));
+    }
     if let Some(Command::Health { pull, .. }) = &arguments.command {
         let probes = config
             .listen
@@ -198,6 +211,60 @@ fn health_of(mirror: &Probe, image: Option<&str>) -> Result<(), HealthError> {
     Ok(())
 }
 
+/// Prints what `client`, or each, has to be told; what is to be done beside that goes to standard error.
+fn print_hosts(
+    config: &Config,
+    client: Option<HostsClient>,
+    mirror: Option<&str>,
+    registries: &[String],
+) -> anyhow::Result<()> {
+    let listeners: Vec<_> = config
+        .listen
+        .iter()
+        .map(|listen| hosts::Listener {
+            address: listen.address,
+            is_encrypted: listen.tls.is_some(),
+        })
+        .collect();
+    let hosts = Hosts::of(
+        &listeners,
+        &config.ways,
+        &config.upstream,
+        mirror,
+        registries,
+    )?;
+    let mut printed = hosts::Printed::default();
+    match client.map(client_of) {
+        Some(client) => printed.add(hosts.files(client)?, hosts.notes(client)),
+        None => {
+            for client in Client::ALL {
+                match hosts.files(client) {
+                    Ok(files) => printed.add(files, hosts.notes(client)),
+                    Err(cannot) => printed.add(Vec::new(), vec![cannot.to_string()]),
+                }
+            }
+        }
+    }
+    for note in &printed.notes() {
+        eprintln!("{note}");
+    }
+    // Standard output may be a file on a full disk.
+    std::io::stdout()
+        .write_all(printed.text().as_bytes())
+        .context("cannot print")
+}
+
+/// The client that `named` is.
+fn client_of(named: HostsClient) -> Client {
+    match named {
+        HostsClient::Containerd => Client::Containerd,
+        HostsClient::Docker => Client::Docker,
+        HostsClient::Podman => Client::Podman,
+        HostsClient::K3s => Client::K3s,
+        HostsClient::Buildkit => Client::Buildkit,
+    }
+}
+
 /// Does `action`, and tells what came of it.
 fn on_node(action: &NodeAction) -> ExitCode {
     let outcome = match action {
@@ -207,7 +274,18 @@ fn on_node(action: &NodeAction) -> ExitCode {
             registry,
             dry_run,
         } => install(place, mirror, registry, *dry_run),
-        NodeAction::Verify { place, mirror } => verify(place, mirror),
+        NodeAction::Verify {
+            place,
+            mirror,
+            listen: Some(address),
+            ..
+        } => watch(place, mirror, *address),
+        NodeAction::Verify {
+            place,
+            mirror,
+            pull,
+            listen: None,
+        } => verify(place, mirror, pull.as_deref()),
         NodeAction::Remove { place, dry_run } => remove(place, *dry_run),
     };
     match outcome {
@@ -222,7 +300,7 @@ fn install(
     mirror: &str,
     registries: &[String],
     dry: bool,
-) -> Result<ExitCode, NodeError> {
+) -> anyhow::Result<ExitCode> {
     let mirror = node::Mirror::at(mirror)?;
     let node = node_at(place)?;
     tell_changes(&node.install(&mirror, registries, dry)?, dry);
@@ -230,18 +308,48 @@ fn install(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells whether a node uses the mirror.
-fn verify(place: &NodePlace, mirror: &str) -> Result<ExitCode, NodeError> {
-    let findings = node_at(place)?.verify(&node::Mirror::at(mirror)?)?;
-    for finding in &findings {
-        eprintln!("{finding}");
+/// Tells whether a node uses the mirror and, if wanted, whether `image` comes the way that its configuration takes.
+fn verify(place: &NodePlace, mirror: &str, image: Option<&str>) -> anyhow::Result<ExitCode> {
+    let node = node_at(place)?;
+    let findings = node.verify(&node::Mirror::at(mirror)?)?;
+    tell_findings(&findings);
+    if let Some(image) = image {
+        let registry = health::registry_of(image);
+        let first = node.asks_first(registry)?;
+        let url = first.with_context(|| format!("no mirror is asked for {registry}"))?;
+        health_of(
+            &Probe::of_url(&url).map_err(HealthError::from)?,
+            Some(image),
+        )?;
     }
     let is_problem = |finding: &Finding| matches!(finding, Finding::Problem(_));
     Ok(ExitCode::from(u8::from(findings.iter().any(is_problem))))
 }
 
+/// Tells Prometheus whether a node uses the mirror, until a signal comes.
+fn watch(place: &NodePlace, mirror: &str, address: SocketAddr) -> anyhow::Result<ExitCode> {
+    let node = node_at(place)?;
+    let mirror = node::Mirror::at(mirror)?;
+    single_threaded()?.block_on(async {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let socket = server::bind(address)?;
+        let listener = server::Listener { socket, tls: None };
+        let asked = async {
+            let _ = signals.next().await;
+        };
+        node::watch(&node, &mirror, listener, tell_findings, asked).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn tell_findings(findings: &[Finding]) {
+    for finding in findings {
+        eprintln!("{finding}");
+    }
+}
+
 /// Puts back what was on a node.
-fn remove(place: &NodePlace, dry: bool) -> Result<ExitCode, NodeError> {
+fn remove(place: &NodePlace, dry: bool) -> anyhow::Result<ExitCode> {
     tell_changes(&node_at(place)?.remove(dry)?, dry);
     Ok(ExitCode::SUCCESS)
 }
@@ -265,11 +373,7 @@ fn tell_changes(changes: &[String], dry: bool) {
 
 /// Waits for a signal, or until `time` is over.
 fn hold(time: Option<Duration>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    single_threaded()?.block_on(async {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
         // No signal within the time is as good an end as one.
         match time {
@@ -278,6 +382,14 @@ fn hold(time: Option<Duration>) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// A runtime for what has little to do.
+fn single_threaded() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 /// Runs the mirror until a signal ends it, and keeps it up with its configuration meanwhile.

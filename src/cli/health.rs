@@ -78,6 +78,11 @@ pub fn ready(mirror: &Probe) -> Result<(), HealthError> {
     Ok(())
 }
 
+/// The registry that clients ask for `image`.
+pub fn registry_of(image: &str) -> &str {
+    Image::parse(image).registry
+}
+
 /// Pulls `image` through the mirror, for this machine's platform, checks every byte and keeps none. Blocks.
 ///
 /// # Errors
@@ -225,6 +230,7 @@ mod tests {
                 (image.registry, image.repository.as_str(), image.reference),
                 (registry, repository, reference)
             );
+            assert_eq!(registry_of(text), registry);
         }
     }
 }

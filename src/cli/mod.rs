@@ -2,6 +2,7 @@
 //! configuration, and the commands beside it.
 
 pub mod health;
+pub mod hosts;
 pub mod logging;
 pub mod node;
 pub mod probe;

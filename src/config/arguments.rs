@@ -1,8 +1,9 @@
 //! The flags.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 // Every value stays a text here: it is held against its rule together with everything else that is configured, so
 // that all problems are told at once.
@@ -183,6 +184,20 @@ pub enum Command {
         time: Option<humantime::Duration>,
     },
 
+    /// Print what clients have to be told so that they use the mirror of this configuration
+    Hosts {
+        /// The client; all of them when left out
+        client: Option<HostsClient>,
+
+        /// The mirror, as clients reach it
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+
+        /// A further registry to name, where registries are named one by one; again for more
+        #[arg(long, value_name = "NAME")]
+        registry: Vec<String>,
+    },
+
     /// Have the containerd of a machine pull through the mirror, or no longer
     Node {
         /// What to do.
@@ -214,9 +229,13 @@ impl Arguments {
                 | Command::Prune { place, .. }
                 | Command::Import { place, .. },
             ) => place.clone(),
-            None | Some(Command::Health { .. } | Command::Hold { .. } | Command::Node { .. }) => {
-                CachePlace::default()
-            }
+            None
+            | Some(
+                Command::Health { .. }
+                | Command::Hold { .. }
+                | Command::Hosts { .. }
+                | Command::Node { .. },
+            ) => CachePlace::default(),
         };
         Self {
             cache_dir: place.cache_dir.or(self.cache_dir),
@@ -224,6 +243,23 @@ impl Arguments {
             ..self
         }
     }
+}
+
+/// Whose configuration is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostsClient {
+    /// hosts.toml; also of nerdctl
+    Containerd,
+    /// daemon.json
+    Docker,
+    /// A drop-in of registries.conf; also of CRI-O, Buildah and Skopeo
+    #[value(alias = "crio")]
+    Podman,
+    /// registries.yaml; also of RKE2
+    #[value(alias = "rke2")]
+    K3s,
+    /// buildkitd.toml
+    Buildkit,
 }
 
 /// What is done to a machine's containerd.
@@ -236,7 +272,7 @@ pub enum NodeAction {
         place: NodePlace,
 
         /// The mirror, as the machine reaches it
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", env = "ENTREPOT_NODE_MIRROR")]
         mirror: String,
 
         /// A registry that gets a file of its own beside _default; again for further ones
@@ -255,8 +291,16 @@ pub enum NodeAction {
         place: NodePlace,
 
         /// The mirror, as the machine reaches it
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", env = "ENTREPOT_NODE_MIRROR")]
         mirror: String,
+
+        /// An image to pull, every byte of it, the way that containerd's configuration takes
+        #[arg(long, value_name = "IMAGE")]
+        pull: Option<String>,
+
+        /// Look again and again until a signal comes, and tell Prometheus on this address: /metrics
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "pull")]
+        listen: Option<SocketAddr>,
     },
 
     /// Put back what was there before the first install
@@ -275,14 +319,19 @@ pub enum NodeAction {
 #[derive(Debug, Clone, Args)]
 pub struct NodePlace {
     /// Where the root of the machine is seen
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ENTREPOT_NODE_ROOT",
+        default_value = "/"
+    )]
     pub root: PathBuf,
 
     /// Directory of hosts.toml files on the machine [default: /etc/containerd/certs.d]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "ENTREPOT_NODE_CERTS_DIR")]
     pub certs_dir: Option<PathBuf>,
 
     /// Directory of containerd's config.toml on the machine [default: /etc/containerd]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "ENTREPOT_NODE_CONFIG_DIR")]
     pub config_dir: Option<PathBuf>,
 }

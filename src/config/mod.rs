@@ -17,7 +17,7 @@ use crate::storage::Access;
 use crate::upstream;
 
 mod arguments;
-pub use arguments::{Arguments, CachePlace, Command, NodeAction, NodePlace};
+pub use arguments::{Arguments, CachePlace, Command, HostsClient, NodeAction, NodePlace};
 
 mod problem;
 pub use problem::{Place, Problem, Problems};

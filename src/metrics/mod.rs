@@ -63,6 +63,8 @@ struct Inner {
     panics: Counter,
     config_reloads: Family<ResultLabel, Counter>,
     config_loaded: Gauge,
+    /// Empty where nobody looks at a node.
+    node_mirror_configured: Family<NodeLabel, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,6 +103,11 @@ struct OperationLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    mirror: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -239,6 +246,17 @@ impl Metrics {
             .config_loaded
             .set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
+
+    /// Whether the node that this process looks at pulls through `mirror`, the URL that it was told.
+    pub fn node_mirror_configured(&self, mirror: &str, is_configured: bool) {
+        let labels = NodeLabel {
+            mirror: mirror.to_owned(),
+        };
+        self.0
+            .node_mirror_configured
+            .get_or_create(&labels)
+            .set(i64::from(is_configured));
+    }
 }
 
 impl Default for Metrics {
@@ -280,6 +298,7 @@ impl Inner {
             panics: Counter::default(),
             config_reloads: Family::default(),
             config_loaded: Gauge::default(),
+            node_mirror_configured: Family::default(),
         };
         inner.register();
         inner
@@ -403,6 +422,11 @@ impl Inner {
             "config_loaded_timestamp_seconds",
             "When the configuration that is in force was taken on",
             self.config_loaded.clone(),
+        );
+        registry.register(
+            "node_mirror_configured",
+            "Whether the runtime of this node pulls through the mirror, for every registry",
+            self.node_mirror_configured.clone(),
         );
     }
 }

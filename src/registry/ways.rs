@@ -60,6 +60,15 @@ impl Ways {
         }
     }
 
+    /// Whether a request that is sent to `host`, and names no registry, means the default one.
+    pub fn takes_for_default(&self, host: &str) -> bool {
+        let Ok(name) = without_port(host).parse::<Namespace>() else {
+            return !self.hear_hosts();
+        };
+        let says_nothing = name.ip().is_some() || name.as_str() == LOCALHOST;
+        !self.hear_hosts() || says_nothing && !self.hosts.contains_key(&name)
+    }
+
     /// Whether host names mean anything here.
     fn hear_hosts(&self) -> bool {
         self.domain.is_some() || !self.hosts.is_empty()

@@ -20,3 +20,10 @@ pub fn endpoint(namespace: &Namespace) -> Option<Url> {
         .unwrap_or(namespace.as_str());
     Url::parse(&format!("https://{host}/")).ok()
 }
+
+/// The registries that are known by a name of their own, the most used first.
+pub fn known_registries() -> Vec<Namespace> {
+    Row::written_out()
+        .filter_map(|name| name.parse().ok())
+        .collect()
+}

@@ -30,7 +30,7 @@ pub use error::{BuildError, Error, Silence};
 mod built_in;
 mod directory;
 mod table;
-pub use built_in::{canonical, endpoint as endpoint_of};
+pub use built_in::{canonical, endpoint as endpoint_of, known_registries};
 pub use directory::Directory;
 
 // What may be sent where.

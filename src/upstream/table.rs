@@ -94,6 +94,12 @@ impl Row {
         row.names.first().copied()
     }
 
+    /// Every name that is written out, in the order of the table.
+    pub(super) fn written_out() -> impl Iterator<Item = &'static str> {
+        let names = TABLE.iter().flat_map(|row| row.names);
+        names.copied().filter(|name| !name.contains('*'))
+    }
+
     /// Whether `name` stands in the table letter by letter, so that it may be a metric label.
     pub(super) fn names_exactly(name: &str) -> bool {
         TABLE.iter().any(|row| row.names.contains(&name))

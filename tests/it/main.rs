@@ -46,4 +46,5 @@ mod restart;
 mod scrub;
 mod shutdown;
 
+mod hosts;
 mod node;

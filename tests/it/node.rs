@@ -5,8 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use entrepot::cli::node::{Finding, Mirror, Node, NodeError};
+use entrepot::cli::node::{Finding, Mirror, Node, NodeError, watch};
+use entrepot::server::{Listener, bind};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 
 const URL: &str = "http://10.0.0.1:30500";
 
@@ -332,4 +336,70 @@ fn verify_names_the_folders_that_hide_the_mirror() {
         problems[0].contains("hides the mirror from registry.example.com:5000"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn what_containerd_asks_first_is_what_its_folders_say() {
+    let port = "etc/containerd/certs.d/registry.example.com_5000_/hosts.toml";
+    let other = "[host.\"https://push\"]\ncapabilities = [\"push\"]\n[host.\"https://first\"]\n[host.\"https://second\"]\n";
+    let root = root(&[
+        (HUB, "server = \"https://registry-1.docker.io\"\n"),
+        (port, other),
+    ]);
+    let asked = |registry| node(&root).asks_first(registry).unwrap();
+    assert_eq!(asked("docker.io"), None);
+    assert_eq!(asked("quay.io"), None);
+    assert_eq!(
+        asked("registry.example.com:5000").as_deref(),
+        Some("https://first")
+    );
+    node(&root).install(&mirror(), &[], false).unwrap();
+    for registry in ["docker.io", "quay.io", "registry.example.com:5000"] {
+        assert_eq!(asked(registry).as_deref(), Some(URL), "{registry}");
+    }
+}
+
+/// What Prometheus is told of the node at `address`.
+async fn gauge(address: std::net::SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a page");
+    let head = "GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("a page");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.expect("a page");
+    let mut lines = page.lines();
+    let line = lines.find(|line| line.starts_with("entrepot_node_mirror_configured"));
+    line.expect("the gauge").to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn prometheus_is_told_whether_a_node_uses_the_mirror_for_as_long_as_it_runs() {
+    let root = root(&[("etc/containerd/config.toml", VERSION_2)]);
+    node(&root).install(&mirror(), &[], false).unwrap();
+    let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (found, mut told) = mpsc::unbounded_channel();
+    let (end, ended) = oneshot::channel::<()>();
+    let (node, mirror) = (node(&root), mirror());
+    let tell = move |findings: &[Finding]| found.send(findings.to_vec()).unwrap();
+    let listener = Listener { socket, tls: None };
+    let watching = watch(&node, &mirror, listener, tell, async {
+        drop(ended.await);
+    });
+    let looking = async {
+        told.recv().await.unwrap();
+        assert_eq!(
+            gauge(address).await,
+            format!("entrepot_node_mirror_configured{{mirror=\"{URL}\"}} 1")
+        );
+        fs::write(
+            root.path().join("etc/containerd/config.toml"),
+            "version = 2\n",
+        )
+        .unwrap();
+        let findings = told.recv().await.unwrap();
+        assert!(matches!(findings[1], Finding::Problem(_)), "{findings:?}");
+        assert!(gauge(address).await.ends_with(" 0"));
+        drop(end);
+    };
+    tokio::join!(watching, looking);
 }

@@ -42,6 +42,22 @@ pub(super) fn all(directory: &Path, wanted: &[String]) -> Result<Vec<Folder>, No
     Ok(folders)
 }
 
+/// The folder that containerd takes for `registry`: the first there is of the one with underscores for colons, the one
+/// of its name, and that for all.
+pub(super) fn of_registry(directory: &Path, registry: &str) -> Result<Option<Folder>, NodeError> {
+    let names = [
+        registry.rsplit_once(':').map_or_else(
+            || registry.to_owned(),
+            |(host, port)| format!("{host}_{port}_"),
+        ),
+        registry.to_owned(),
+        hosts::DEFAULT.to_owned(),
+    ];
+    let mut names = names.into_iter();
+    let found = names.find(|name| directory.join(name).is_dir());
+    found.map(|name| Folder::read(directory, name)).transpose()
+}
+
 impl Folder {
     fn read(directory: &Path, name: String) -> Result<Self, NodeError> {
         let path = directory.join(&name);
@@ -136,6 +152,14 @@ impl Folder {
                 Err(error) => Some(format!("{}: {error}", file.display())),
             },
         }
+    }
+
+    /// The first host of its file that content is pulled from.
+    pub(super) fn asks_first(&self) -> Result<Option<String>, NodeError> {
+        let Some(text) = &self.current else {
+            return Ok(None);
+        };
+        hosts::first(text).map_err(|source| self.refused(source))
     }
 
     fn file(&self) -> PathBuf {

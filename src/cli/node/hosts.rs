@@ -4,6 +4,8 @@
 
 use toml_edit::{Array, DocumentMut, Item, Table, TomlError, value};
 
+use super::Mirror;
+
 /// The file of a registry's folder that containerd reads.
 pub(super) const FILE: &str = "hosts.toml";
 
@@ -118,14 +120,30 @@ pub(super) fn fresh(
         }
         certificates.describe(&mut document);
     }
-    let mut hosts = Table::new();
-    hosts.set_implicit(true);
-    hosts.insert(mirror, host());
-    document["host"] = Item::Table(hosts);
+    put_first(mirror, &mut document);
     format!(
         "{MARKER}{FOLDERS}{folders}\n\n{}",
         document.to_string().trim_start()
     )
+}
+
+/// The text of a `hosts.toml` for somebody else to write: of the registry at `server`, where containerd would not find
+/// it by its name.
+pub(in crate::cli) fn hosts_toml(mirror: &Mirror, server: Option<&str>) -> String {
+    let mut document = DocumentMut::new();
+    if let Some(server) = server {
+        document["server"] = value(server);
+    }
+    put_first(mirror.url(), &mut document);
+    document.to_string().trim_start().to_owned()
+}
+
+/// Makes the mirror the only host of a document that has none.
+fn put_first(mirror: &str, document: &mut DocumentMut) {
+    let mut hosts = Table::new();
+    hosts.set_implicit(true);
+    hosts.insert(mirror, host());
+    document["host"] = Item::Table(hosts);
 }
 
 /// `theirs` with the mirror before all other hosts.
@@ -171,6 +189,24 @@ pub(super) fn names(mirror: &str, text: &str) -> Result<bool, HostsError> {
     Ok(host.is_some_and(Item::is_table_like))
 }
 
+/// The first host of the file with this text that content is pulled from.
+///
+/// # Errors
+///
+/// It is not TOML.
+pub(super) fn first(text: &str) -> Result<Option<String>, HostsError> {
+    let document: DocumentMut = text.parse()?;
+    let hosts = document.get("host").and_then(Item::as_table_like);
+    let pulls = |host: &Item| {
+        let capabilities = host.get("capabilities").and_then(Item::as_array);
+        // Without any, it has all.
+        capabilities.is_none_or(|all| all.iter().any(|one| one.as_str() == Some("pull")))
+    };
+    let mut hosts = hosts.into_iter().flat_map(|hosts| hosts.iter());
+    let first = hosts.find(|(_, host)| pulls(host));
+    Ok(first.map(|(url, _)| url.to_owned()))
+}
+
 /// A table with a header of its own.
 fn is_written_out(host: &Item) -> bool {
     host.as_table().is_some_and(|table| !table.is_dotted())
@@ -185,7 +221,7 @@ fn host() -> Item {
 }
 
 /// The URL of the registry whose folder this is: `host`, `host:port` or `host_port_`.
-fn server(folder: &str) -> String {
+pub(in crate::cli) fn server(folder: &str) -> String {
     if folder == "docker.io" {
         return "https://registry-1.docker.io".to_owned();
     }

@@ -6,6 +6,7 @@ mod change;
 mod folder;
 mod hosts;
 mod runtime;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,8 @@ use hyper::Uri;
 
 use change::Change;
 pub use hosts::HostsError;
+pub(super) use hosts::{hosts_toml, server};
+pub use watch::watch;
 
 /// Where containerd's packages and distributions keep its configuration.
 const CONFIG_DIRECTORY: &str = "/etc/containerd";
@@ -130,11 +133,35 @@ impl Mirror {
         }
     }
 
+    /// Without a slash at its end.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// `host:port`, which is what a folder for its own certificate is called.
-    fn authority(&self) -> &str {
+    pub(super) fn authority(&self) -> &str {
         self.url
             .split_once("://")
             .map_or("", |(_, authority)| authority)
+    }
+
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &str {
+        self.url.split_once("://").map_or("", |(scheme, _)| scheme)
+    }
+
+    /// Whether it is reached by TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.scheme() == "https"
+    }
+
+    /// The host, and the port that is written or that the scheme stands for.
+    pub(super) fn host_and_port(&self) -> (&str, u16) {
+        let authority = self.authority();
+        let written = authority
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        written.unwrap_or((authority, if self.is_encrypted() { 443 } else { 80 }))
     }
 }
 
@@ -242,6 +269,16 @@ impl Node {
         }
         findings.push(self.runtime(mirror));
         Ok(findings)
+    }
+
+    /// The URL that containerd asks first for what is on `registry`, as its folders say; `None` is the registry itself.
+    ///
+    /// # Errors
+    ///
+    /// Something cannot be read, or understood.
+    pub fn asks_first(&self, registry: &str) -> Result<Option<String>, NodeError> {
+        folder::of_registry(&self.directory(), registry)?
+            .map_or(Ok(None), |folder| folder.asks_first())
     }
 
     /// Whether containerd looks at the folders at all.

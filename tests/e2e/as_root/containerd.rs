@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -28,11 +29,47 @@ impl Containerd {
             mirror.url()
         );
         fs::write(hosts.join("hosts.toml"), host).unwrap();
+        let certs = directory.path().join("hosts");
+        Self::started(directory, daemon_with_own_mounts("containerd"), &certs)
+    }
 
-        let configuration = directory.path().join("config.toml");
-        fs::write(&configuration, configured(directory.path())).unwrap();
-        let mut command = daemon_with_own_mounts("containerd");
-        command.arg("--config").arg(configuration);
+    /// One that reads the folders of `certs`.
+    pub(super) fn with_folders(certs: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self::started(directory, daemon_with_own_mounts("containerd"), certs)
+    }
+
+    /// That of the node whose root is `root`: its `/etc/containerd`, the configuration in it included, is where a node has it.
+    /// Store and sockets alone are elsewhere, which it is told by a file that imports the node's.
+    pub(super) fn of_node(root: &Path) -> Self {
+        const MOUNT_AND_RUN: &str =
+            r#"mount --bind "$1" /etc/containerd && shift && exec containerd "$@""#;
+        let mut command = daemon_with_own_mounts("sh");
+        command
+            .args(["-c", MOUNT_AND_RUN, "sh"])
+            .arg(root.join("etc/containerd"));
+        let directory = tempfile::tempdir().unwrap();
+        let imports = r#"imports = ["/etc/containerd/config.toml"]"#;
+        let own = configured(directory.path(), None);
+        fs::write(
+            directory.path().join("config.toml"),
+            format!("{imports}\n{own}"),
+        )
+        .unwrap();
+        Self::run(directory, command)
+    }
+
+    fn started(directory: TempDir, command: Command, certs: &Path) -> Self {
+        let own = configured(directory.path(), Some(certs));
+        fs::write(directory.path().join("config.toml"), own).unwrap();
+        Self::run(directory, command)
+    }
+
+    /// What `command` becomes with the configuration in `directory`.
+    fn run(directory: TempDir, mut command: Command) -> Self {
+        command
+            .arg("--config")
+            .arg(directory.path().join("config.toml"));
         let mut daemon = Daemon::start("containerd", &mut command, directory.path());
         let address = directory.path().join("containerd.sock");
         daemon.wait_until(|| {
@@ -125,7 +162,7 @@ impl Containerd {
     }
 }
 
-fn ctr(address: &Path) -> std::process::Command {
+fn ctr(address: &Path) -> Command {
     let mut command = command("ctr");
     command
         .arg("--address")
@@ -134,8 +171,15 @@ fn ctr(address: &Path) -> std::process::Command {
     command
 }
 
-fn configured(directory: &Path) -> String {
+/// Everything in `directory`, and registries as the folders of `certs` say.
+fn configured(directory: &Path, certs: Option<&Path>) -> String {
     let directory = directory.display();
+    let registry = certs.map_or_else(String::new, |certs| {
+        format!(
+            "[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
+            certs.display()
+        )
+    });
     format!(
         r#"version = 2
 root = "{directory}/root"
@@ -152,9 +196,7 @@ state = "{directory}/state"
   disable_tcp_service = true
 [plugins."io.containerd.grpc.v1.cri".cni]
   conf_dir = "{directory}/net.d"
-[plugins."io.containerd.grpc.v1.cri".registry]
-  config_path = "{directory}/hosts"
-"#
+{registry}"#
     )
 }
 

@@ -13,14 +13,14 @@ use crate::harness::unpacked;
 use crate::harness::upstream::{HUB, Upstream};
 
 /// A Docker Engine with an empty store and a containerd of its own.
-struct Docker {
+pub(super) struct Docker {
     _daemon: Daemon,
     directory: TempDir,
 }
 
 impl Docker {
     /// An engine with `configuration` as its `daemon.json`.
-    fn start(configuration: &serde_json::Value) -> Self {
+    pub(super) fn start(configuration: &serde_json::Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name).into_os_string();
         fs::write(at("daemon.json"), configuration.to_string()).unwrap();
@@ -56,7 +56,7 @@ impl Docker {
     }
 
     /// Pulls `reference` and checks its digests, then the content of every layer as the engine gives it back.
-    fn pull(&self, reference: &str, digest: &str, image: &Image) {
+    pub(super) fn pull(&self, reference: &str, digest: &str, image: &Image) {
         let pulled = run(docker(&self.address()).args(["pull", reference]));
         assert!(
             pulled.contains(&format!("Digest: {digest}")),

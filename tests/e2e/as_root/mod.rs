@@ -4,6 +4,8 @@
 mod chart;
 mod containerd;
 mod docker;
+mod hosts;
+mod nodes;
 mod podman;
 mod private;
 

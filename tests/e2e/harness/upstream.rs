@@ -102,6 +102,11 @@ impl Upstream {
         }
     }
 
+    /// Where the registry is that stands for `HUB`.
+    pub(crate) fn hub_url(&self) -> String {
+        self.hub.url()
+    }
+
     /// The registry that stands for `EXAMPLE`.
     pub(crate) fn example(&self) -> &Registry {
         &self.example
