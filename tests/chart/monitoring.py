@@ -13,17 +13,13 @@ from chart import ROOT, objects, of_kind, render
 SUFFIXES = ("", "_total", "_info", "_bucket", "_sum", "_count")
 
 
-# Reported by the set-up of nodes, which registers it elsewhere.
-AWAITED = {"entrepot_node_mirror_configured"}
-
-
 def known_metrics():
     """The names that the program registers."""
     names = set()
     for file in (ROOT / "src" / "metrics").glob("*.rs"):
         names |= set(re.findall(r'\.register\(\s*"(\w+)"', file.read_text()))
     assert "requests" in names, "metrics are registered as they were"
-    return {f"entrepot_{name}{suffix}" for name in names for suffix in SUFFIXES} | AWAITED
+    return {f"entrepot_{name}{suffix}" for name in names for suffix in SUFFIXES}
 
 
 def rules():
@@ -68,15 +64,28 @@ class Monitoring(unittest.TestCase):
             self.assertIn(alert["labels"]["severity"], ("info", "warning", "critical"))
             self.assertTrue(alert["annotations"]["summary"] and alert["annotations"]["description"], alert)
 
-    def test_the_monitor_finds_the_service(self):
-        files = render({"metrics": {"serviceMonitor": {"enabled": True}}})[0]
-        documents = objects(files)
-        (monitor,) = of_kind(documents, "ServiceMonitor")
-        wanted = monitor["spec"]["selector"]["matchLabels"]
-        found = [s for s in of_kind(documents, "Service") if wanted.items() <= s["metadata"]["labels"].items()]
-        self.assertEqual(len(found), 1)
-        ports = [port["name"] for port in found[0]["spec"]["ports"]]
-        self.assertIn(monitor["spec"]["endpoints"][0]["port"], ports)
+    def test_the_monitor_finds_the_services_that_have_its_ports(self):
+        for mode in chart.MODES:
+            values = {"mode": mode, "nodeSetup": {"enabled": True}, "metrics": {"serviceMonitor": {"enabled": True}}}
+            documents = objects(render(values)[0])
+            (monitor,) = of_kind(documents, "ServiceMonitor")
+            selector = monitor["spec"]["selector"]
+            (expression,) = selector["matchExpressions"]
+            found = [
+                service["metadata"]["name"]
+                for service in of_kind(documents, "Service")
+                if selector["matchLabels"].items() <= service["metadata"]["labels"].items()
+                and service["metadata"]["labels"].get(expression["key"]) in expression["values"]
+                for endpoint in monitor["spec"]["endpoints"]
+                if endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+            ]
+            # Prometheus calls a job by its service: what the rules ask for.
+            self.assertEqual(found, ["mirror-entrepot", "mirror-entrepot-nodes"], mode)
+
+    def test_a_rule_asks_the_job_that_reports_the_metric(self):
+        (alert,) = [rule for rule in rules() if rule.get("alert") == "EntrepotNodeNotUsingMirror"]
+        self.assertIn('job="mirror-entrepot-nodes"', alert["expr"])
+        self.assertIn('namespace="registry"', alert["expr"])
 
     def test_the_dashboard_is_delivered_as_it_is(self):
         (delivered,) = [

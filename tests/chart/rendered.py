@@ -19,6 +19,9 @@ CUSTOM = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
 # These options ask for what restricted pods do not get.
 EXCEPTED = {"host-path", "host-port", "host-port-everywhere"}
 
+# Which pods see the node, by mode.
+NODES = {"daemonset": ["mirror"], "deployment": ["node-setup"], "statefulset": ["node-setup"]}
+
 WORKLOADS = {"DaemonSet", "Deployment", "StatefulSet", "Job", "Pod"}
 
 
@@ -46,6 +49,10 @@ def pods(documents):
         if document["kind"] in WORKLOADS:
             template = document if document["kind"] == "Pod" else document["spec"]["template"]
             yield document["kind"], document["metadata"]["name"], template
+
+
+def all_containers(pod):
+    return pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
 
 
 def mirror_pod(documents):
@@ -101,6 +108,8 @@ class WhatIsRendered(unittest.TestCase):
                 spec = document.get("spec", {})
                 if document["kind"] == "Service":
                     selected, wanted = spec["selector"], [serving]
+                    if document["metadata"]["name"].endswith("-nodes"):
+                        wanted = [labels for _, labels in found if labels["app.kubernetes.io/component"] in NODES[mode]]
                 elif document["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
                     selected = spec.get("selector", spec.get("podSelector"))["matchLabels"]
                     wanted = [serving]
@@ -152,21 +161,57 @@ class WhatIsRendered(unittest.TestCase):
             self.assertFalse(pod["automountServiceAccountToken"], (mode, names))
             self.assertTrue(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"])
 
-    def test_what_changes_nodes_has_root_but_no_capability_and_only_the_directories_it_needs(self):
+    def test_what_sees_nodes_has_root_but_no_capability_and_only_the_directories_it_needs(self):
+        seen = set()
         for mode, names, documents, _ in all_rendered():
             for _, name, pod in pods(documents):
-                for container in pod["spec"].get("initContainers", []):
+                for container in all_containers(pod):
+                    if "node" not in container["name"]:
+                        continue
+                    seen.add(container["name"])
                     security = container["securityContext"]
                     self.assertEqual(security["capabilities"], {"drop": ["ALL"]})
                     self.assertFalse(security["allowPrivilegeEscalation"])
+                    self.assertTrue(security["readOnlyRootFilesystem"])
                     mounts = {m["mountPath"]: m.get("readOnly", False) for m in container["volumeMounts"]}
-                    self.assertEqual(mounts, {"/host/etc/containerd": True, "/host/etc/containerd/certs.d": False}, name)
+                    only_looks = container["name"] == "node-verify"
+                    self.assertEqual(mounts, {"/host/etc/containerd": True, "/host/etc/containerd/certs.d": only_looks}, name)
+        self.assertEqual(seen, {"node-setup", "node-verify", "node-cleanup"})
 
     def test_nodes_are_set_up_by_default_in_daemonset_mode_alone(self):
         for mode in MODES:
             documents = objects(render({"mode": mode})[0])
-            set_up = [c for _, _, pod in pods(documents) for c in pod["spec"].get("initContainers", [])]
-            self.assertEqual([c["name"] for c in set_up], ["node-cleanup", "node-setup"] if mode == "daemonset" else [])
+            names = [c["name"] for _, _, pod in pods(documents) for c in all_containers(pod) if "node" in c["name"]]
+            self.assertEqual(names, ["node-cleanup", "node-setup", "node-verify"] if mode == "daemonset" else [])
+
+    def test_what_looks_at_nodes_runs_beside_the_mirror_and_knows_it(self):
+        for mode, kind in [("daemonset", "DaemonSet"), ("deployment", "DaemonSet"), ("statefulset", "DaemonSet")]:
+            values = {"mode": mode, "nodeSetup": {"enabled": True, "metricsPort": 9001}}
+            documents = objects(render(values)[0])
+            name = "mirror-entrepot" if mode == "daemonset" else "mirror-entrepot-node-setup"
+            (pod,) = [pod for found, called, pod in pods(documents) if (found, called) == (kind, name)]
+            (container,) = [c for c in all_containers(pod) if c["name"] == "node-verify"]
+            self.assertEqual(container.get("restartPolicy"), "Always" if mode == "daemonset" else None)
+            self.assertEqual(container["args"], ["node", "verify", "--listen", "[::]:9001"])
+            environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+            self.assertEqual(environment["ENTREPOT_NODE_MIRROR"], "http://$(NODE_IP):30300")
+            self.assertEqual(environment["ENTREPOT_NODE_ROOT"], "/host")
+
+    def test_the_cache_stays_below_what_it_is_given(self):
+        for values, expected in [
+            ({}, "92160MiB"),
+            ({"persistence": {"size": "20Gi"}}, "18432MiB"),
+            ({"persistence": {"size": "20G"}}, "17166MiB"),
+            ({"persistence": {"size": "1.5Ti"}}, "1415577MiB"),
+            ({"persistence": {"hostPath": "/var/lib/entrepot"}}, "102400MiB"),
+            ({"mode": "statefulset", "persistence": {"enabled": True}}, "92160MiB"),
+            ({"mode": "deployment", "persistence": {"existingClaim": "mine"}}, None),
+            ({"config": {"cache": {"max_size": "1GiB"}}}, "1GiB"),
+            ({"config": {"cache": {"min_free": "1GiB"}}}, "92160MiB"),
+        ]:
+            (config, *_) = of_kind(objects(render(values)[0]), "ConfigMap")
+            read = yaml.safe_load(config["data"]["entrepot.yaml"]) or {}
+            self.assertEqual(read.get("cache", {}).get("max_size"), expected, values)
 
     def test_what_nodes_are_told_is_where_the_mirror_is(self):
         for values, url in [
@@ -186,7 +231,12 @@ class WhatIsRendered(unittest.TestCase):
         told = ["--certs-dir", f"{directory}/certs.d", "--config-dir", directory]
         documents = objects(render(values)[0])
         for container in [c for _, _, pod in pods(documents) for c in pod["spec"].get("initContainers", [])]:
-            self.assertEqual(container["args"][-4:], told)
+            if container["name"] == "node-verify":
+                environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+                told_by_name = [environment["ENTREPOT_NODE_CERTS_DIR"], environment["ENTREPOT_NODE_CONFIG_DIR"]]
+                self.assertEqual(told_by_name, told[1::2])
+            else:
+                self.assertEqual(container["args"][-4:], told)
 
     def test_only_what_is_not_reloaded_restarts_the_pods(self):
         def template(values):
@@ -198,6 +248,7 @@ class WhatIsRendered(unittest.TestCase):
         plain = with_config({})
         self.assertEqual(plain, with_config({"default_upstream": "quay.io"}))
         self.assertNotEqual(plain, with_config({"listen": [{"address": "0.0.0.0:3000"}]}))
+        self.assertNotEqual(plain, with_config({"cache": {"min_free": "5%"}}))
         some = template({"credentials": {"a": {"username": "b", "password": "c"}}})
         self.assertEqual(some, template({"credentials": {"a": {"username": "b", "password": "d"}}}))
         first = template({"ca": {"bundle": "a"}})

@@ -54,7 +54,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $config = mergeOverwrite $config $said -}}
 {{- end -}}
 {{- end -}}
+{{- with include "entrepot.cacheSize" . -}}
+{{- $config = mergeOverwrite (dict "cache" (dict "max_size" .)) $config -}}
+{{- end -}}
 {{- toJson $config -}}
+{{- end -}}
+
+{{/* How much the cache may take where that does not follow from the file system: of an emptyDir, at whose limit the pod is
+evicted, and of a claim, which may be a directory of a larger file system, nine tenths; of a directory of the node all. */}}
+{{- define "entrepot.cacheSize" -}}
+{{- $cache := include "entrepot.cache" . -}}
+{{- if ne $cache "claim" -}}
+{{- $units := dict "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "" 1.0 "k" 1e3 "K" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 -}}
+{{- $unit := regexFind "[A-Za-z]*$" .Values.persistence.size -}}
+{{- if not (hasKey $units $unit) -}}
+{{- fail (printf "persistence.size: %q has no unit that a cache is measured in; use Gi" .Values.persistence.size) -}}
+{{- end -}}
+{{- $bytes := mulf (trimSuffix $unit .Values.persistence.size | float64) (get $units $unit) -}}
+{{- printf "%dMiB" (divf (mulf $bytes (ternary 1.0 0.9 (eq $cache "hostPath"))) 1048576.0 | floor | int64) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* What the mirror listens on: a list of {name, port}, the first for everything. JSON. */}}
@@ -217,7 +235,49 @@ seccompProfile:
   volumeMounts: {{- include "entrepot.nodeMounts" . | nindent 4 }}
 {{- end -}}
 
-{{/* A pod that does nothing itself, but stays on a node whose init container did something. */}}
+{{/* Where the node is, and its mirror, also for `kubectl exec … /entrepot node verify`. */}}
+{{- define "entrepot.nodeEnvironment" -}}
+- name: NODE_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.hostIP
+- name: ENTREPOT_NODE_ROOT
+  value: /host
+- name: ENTREPOT_NODE_MIRROR
+  value: {{ include "entrepot.mirror" . | quote }}
+- name: ENTREPOT_NODE_CERTS_DIR
+  value: {{ .Values.nodeSetup.certsDirectory | quote }}
+- name: ENTREPOT_NODE_CONFIG_DIR
+  value: {{ .Values.nodeSetup.configDirectory | quote }}
+{{- end -}}
+
+{{/* Goes on looking at the node, and tells Prometheus. Root, as the runtime's configuration may be root's alone. */}}
+{{- define "entrepot.nodeVerify" -}}
+- name: node-verify
+  image: {{ include "entrepot.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args:
+    - node
+    - verify
+    - --listen
+    - {{ printf "[::]:%d" (int .Values.nodeSetup.metricsPort) | quote }}
+  env: {{- include "entrepot.nodeEnvironment" . | nindent 4 }}
+  ports:
+    - name: node
+      containerPort: {{ .Values.nodeSetup.metricsPort }}
+      protocol: TCP
+  resources: {{- toYaml .Values.nodeSetup.resources | nindent 4 }}
+  securityContext: {{- include "entrepot.nodeSecurityContext" . | nindent 4 }}
+  volumeMounts:
+    - name: node-config
+      mountPath: /host{{ .Values.nodeSetup.configDirectory }}
+      readOnly: true
+    - name: node-certs
+      mountPath: /host{{ .Values.nodeSetup.certsDirectory }}
+      readOnly: true
+{{- end -}}
+
+{{/* What a pod of the nodes' own has beside its containers. */}}
 {{- define "entrepot.nodePod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -231,11 +291,6 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
 tolerations: {{- include "entrepot.tolerations" . | nindent 2 }}
 securityContext: {{- include "entrepot.restrictedPod" . | nindent 2 }}
-containers:
-  - name: hold
-    {{- include "entrepot.restrictedContainer" . | nindent 4 }}
-    args: [hold]
-    resources: {{- toYaml .Values.nodeSetup.resources | nindent 6 }}
 volumes: {{- include "entrepot.nodeVolumes" . | nindent 2 }}
 {{- end -}}
 {{- define "entrepot.restrictedPod" -}}

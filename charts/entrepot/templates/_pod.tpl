@@ -5,7 +5,8 @@
 {{- $ports := fromJsonArray (include "entrepot.ports" .) -}}
 {{- $credentials := include "entrepot.credentialsSecret" . -}}
 {{- $nodeSetup := and $daemonset (include "entrepot.nodeSetup" .) -}}
-{{- $notReloaded := dict "listen" .Values.config.listen "ca" .Values.ca.bundle -}}
+{{- $config := fromJson (include "entrepot.config" .) -}}
+{{- $notReloaded := dict "listen" .Values.config.listen "cache" $config.cache "ca" .Values.ca.bundle -}}
 metadata:
   labels:
     {{- include "entrepot.labels" . | nindent 4 }}
@@ -38,7 +39,11 @@ spec:
   {{- end }}
   securityContext: {{- toYaml (mergeOverwrite $security (deepCopy .Values.podSecurityContext)) | nindent 4 }}
   {{- if $nodeSetup }}
-  initContainers: {{- include "entrepot.nodeInstall" . | nindent 4 }}
+  initContainers:
+    {{- include "entrepot.nodeInstall" . | nindent 4 }}
+    {{- /* With this policy it is no step, but runs beside the mirror, and neither holds up its start nor its end. */}}
+    {{- include "entrepot.nodeVerify" . | nindent 4 }}
+      restartPolicy: Always
   {{- end }}
   containers:
     - name: entrepot
