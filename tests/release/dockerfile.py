@@ -26,12 +26,13 @@ def stages():
 
 
 class Build:
-    """The first stage. Its file system is that of this machine, but for the directories that the stage makes."""
+    """The first stage. Its file system is that of this machine, but for the directories that the stage makes. `profile` are
+    variables by which cargo optimises less than for a release."""
 
-    def __init__(self, directory, architecture, libc):
+    def __init__(self, directory, architecture, libc, profile):
         self.source = directory / "source"
         self.image = directory / "image"
-        self.variables = {"TARGETARCH": architecture, "RELEASE_LIBC": libc, "SOURCE_DATE_EPOCH": "0"}
+        self.variables = {"TARGETARCH": architecture, "RELEASE_LIBC": libc, "SOURCE_DATE_EPOCH": "0", **profile}
         self.left_out = []
         # What cargo has built is kept, as a builder keeps its layers.
         for made in (self.source / "release", self.source / "src", self.image):

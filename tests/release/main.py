@@ -1,11 +1,13 @@
 """Tests of what is released; see `run` beside this file."""
 
+import hashlib
 import io
 import json
 import os
 import platform
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tarfile
@@ -29,6 +31,15 @@ START_SECONDS_MAX = 0.05
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
+AS_RELEASED = "--as-released" in sys.argv[1:]
+
+# Without what makes a release fast and its build slow: the same code and the same linking, in a third of the time.
+PROFILE = {} if AS_RELEASED else {
+    "CARGO_PROFILE_RELEASE_LTO": "off",
+    "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
+    "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1",
+}
+
 
 def libc():
     """musl, unless rustup cannot get it."""
@@ -45,7 +56,7 @@ class Image(unittest.TestCase):
         cls.directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         # The user of the image has to get at it.
         cls.directory.chmod(0o755)
-        build = Build(TARGET / "image", ARCHITECTURE, libc())
+        build = Build(TARGET / ("image-as-released" if AS_RELEASED else "image"), ARCHITECTURE, libc(), PROFILE)
         if built := os.environ.get("ENTREPOT_BINARY"):
             build.take(Path(built))
         else:
@@ -221,13 +232,67 @@ class BillOfMaterials(unittest.TestCase):
             self.assertRegex(component["hashes"][0]["content"], "^[0-9a-f]{64}$", component["name"])
 
 
+# What the header of a program says of its processor (ELF, `e_machine`).
+MACHINES = {"amd64": 0x3E, "arm64": 0xB7}
+
+# The segment that names a dynamic linker.
+PT_INTERP = 3
+
+
+def machine_of(binary):
+    """The processor of a program, and whether it asks for a dynamic linker."""
+    content = binary.read_bytes()
+    assert content[:6] == b"\x7fELF\x02\x01", "64 bits, little endian"
+    (machine,) = struct.unpack_from("<H", content, 18)
+    (start,), (size, count) = struct.unpack_from("<Q", content, 32), struct.unpack_from("<HH", content, 54)
+    kinds = [struct.unpack_from("<I", content, start + size * index)[0] for index in range(count)]
+    return machine, PT_INTERP in kinds
+
+
+class Binaries(unittest.TestCase):
+    """Both architectures as they are released, each built twice, in directories that have nothing in common."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.built = []
+        for place in (TARGET / "image-as-released/source", TARGET / "image-once-more/in/another/directory"):
+            for part in ("release", "src", "Cargo.toml", "Cargo.lock"):
+                place.mkdir(parents=True, exist_ok=True)
+                Build.copy(ROOT / part, place / part if (ROOT / part).is_dir() else place)
+            environment = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
+            environment.pop("CARGO_TARGET_DIR", None)
+            subprocess.run(["release/build", "--binary-only"], cwd=place, env=environment, check=True)
+            cls.built.append({name: place / f"target/release-files/entrepot-{name}" for name in MACHINES})
+
+    def test_each_is_for_its_architecture_and_static(self):
+        for name, binary in self.built[0].items():
+            self.assertEqual(machine_of(binary), (MACHINES[name], False), name)
+            print(f"{name} {binary.stat().st_size / 1e6:.1f} MB ", end="")
+
+    def test_each_runs(self):
+        for name, binary in self.built[0].items():
+            emulator = [] if name == ARCHITECTURE else [f"qemu-{ {'amd64': 'x86_64', 'arm64': 'aarch64'}[name]}-static"]
+            done = subprocess.run([*emulator, binary, "--check-config"], capture_output=True, text=True, env={})
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_same_source_gives_the_same_bytes_anywhere(self):
+        for name in MACHINES:
+            once, again = (hashlib.sha256(built[name].read_bytes()).hexdigest() for built in self.built)
+            print(f"{name} {once} ", end="")
+            self.assertEqual(once, again, name)
+
+
 if __name__ == "__main__":
     if os.geteuid() != 0:
         sys.exit("tests/release/run needs root, for mounts of its own")
     for needed in ("podman", "unshare", "nsenter", "setpriv", "rustup"):
         if not shutil.which(needed):
             sys.exit(f"{needed} is not on this machine")
-    program = unittest.main(verbosity=2, exit=False, testRunner=unittest.TextTestRunner(stream=sys.stdout, verbosity=2))
+    if not AS_RELEASED:
+        # A command of its own: see `run`.
+        del Binaries
+    arguments = [argument for argument in sys.argv if argument != "--as-released"]
+    program = unittest.main(argv=arguments, verbosity=2, exit=False, testRunner=unittest.TextTestRunner(stream=sys.stdout, verbosity=2))
     result = program.result
     bad = len({test.id() for test, _ in result.failures + result.errors})
     verdict = "FAILED" if bad else "ok"
