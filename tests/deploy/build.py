@@ -7,7 +7,7 @@ import tomllib
 import engines
 import nodes
 import schemas
-from rig import DEPLOY, holds, run
+from rig import BINARY, DEPLOY, holds, run
 
 
 def buildkit(world):
@@ -19,6 +19,10 @@ def buildkit(world):
         mirrors = {mirror for registry in registries.values() for mirror in registry.get("mirrors", [])}
         holds(all(registries.get(mirror, {}).get("http") for mirror in mirrors), "a mirror is not said to be http")
 
+    def printed():
+        nodes.validate(tomllib.loads(run(BINARY, "hosts", "buildkit", env={}).stdout), schemas.BUILDKIT)
+
+    world.check("what `entrepot hosts` prints fits the schema, too", printed)
     world.check("buildkitd.toml says how each mirror is reached", named)
     world.report.leave_out(
         "buildkitd itself: not in Debian, PyPI or npm. The BuildKit in Docker Engine builds through its mirrors"

@@ -132,6 +132,11 @@ def k3s(world):
             f"{name} fits its schema",
             lambda name=name, schema=schema: validate(rig.read_yaml(f"k3s-k3d/{name}"), schema),
         )
+    printed = ["--upstream", "registry.example.com:5000=http://10.0.0.5:5000", "hosts", "k3s"]
+    world.check(
+        "what `entrepot hosts` prints fits the schema, too",
+        lambda: validate(rig.yaml.safe_load(rig.run(rig.BINARY, *printed, env={}).stdout), schemas.REGISTRIES),
+    )
     embedded = rig.yaml.safe_load(rig.read_yaml("k3s-k3d/k3d.yaml")["registries"]["config"])
     world.check("registries in k3d.yaml fit their schema", lambda: validate(embedded, schemas.REGISTRIES))
 
