@@ -19,6 +19,7 @@ struct EvictedLabel {
 #[derive(Debug, Default)]
 pub(super) struct CacheMetrics {
     bytes: Gauge<u64, AtomicU64>,
+    limit_bytes: Gauge<u64, AtomicU64>,
     objects: Family<KindLabel, Gauge<u64, AtomicU64>>,
     evicted: Family<EvictedLabel, Counter>,
     evicted_bytes: Family<EvictedLabel, Counter>,
@@ -33,6 +34,11 @@ impl CacheMetrics {
             "cache_bytes",
             "What the stored blobs take on disk, in bytes",
             self.bytes.clone(),
+        );
+        registry.register(
+            "cache_limit_bytes",
+            "What they may take: as configured, and less where others fill the disk",
+            self.limit_bytes.clone(),
         );
         registry.register(
             "cache_objects",
@@ -71,6 +77,11 @@ impl Metrics {
     /// The stored blobs take so many bytes on disk.
     pub fn cache_bytes(&self, bytes: u64) {
         self.0.cache.bytes.set(bytes);
+    }
+
+    /// The stored blobs may take so many bytes.
+    pub fn cache_limit_bytes(&self, bytes: u64) {
+        self.0.cache.limit_bytes.set(bytes);
     }
 
     /// So many objects of a kind are stored.

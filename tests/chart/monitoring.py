@@ -82,6 +82,19 @@ class Monitoring(unittest.TestCase):
             # Prometheus calls a job by its service: what the rules ask for.
             self.assertEqual(found, ["mirror-entrepot", "mirror-entrepot-nodes"], mode)
 
+    def test_a_disk_that_is_full_is_told_wherever_the_cache_is(self):
+        for values in [
+            {},
+            {"persistence": {"hostPath": "/var/lib/entrepot"}},
+            {"mode": "deployment", "persistence": {"enabled": True}},
+            {"mode": "deployment", "persistence": {"existingClaim": "mine"}},
+        ]:
+            values = {**values, "metrics": {"prometheusRule": {"enabled": True}}}
+            (rule,) = of_kind(objects(render(values)[0]), "PrometheusRule")
+            alerts = [rule for rule in rule["spec"]["groups"][0]["rules"] if rule.get("alert") == "EntrepotDiskFull"]
+            self.assertEqual(len(alerts), 1, values)
+            promql_parser.parse(alerts[0]["expr"])
+
     def test_a_rule_asks_the_job_that_reports_the_metric(self):
         (alert,) = [rule for rule in rules() if rule.get("alert") == "EntrepotNodeNotUsingMirror"]
         self.assertIn('job="mirror-entrepot-nodes"', alert["expr"])

@@ -266,6 +266,7 @@ impl Evictor {
         });
         let limit = self.0.budget.limit(space, taken);
         self.0.limit_bytes.store(limit.bytes, Ordering::Relaxed);
+        self.0.metrics.cache_limit_bytes(limit.bytes);
         if limit.reason == Reason::MinFree && limit.bytes <= taken {
             self.warn_of_full_disk(space);
         }

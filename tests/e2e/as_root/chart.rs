@@ -273,7 +273,11 @@ fn containerd_pulls_through(mode: &str, kind: &str) {
     let config = volumes["config"].join("entrepot.yaml");
     let text = fs::read_to_string(&config).unwrap();
     assert!(text.starts_with("cache:\n"), "{text}");
-    fs::write(&config, text.replacen("cache:\n", "cache:\n  min_free: 0%\n", 1)).unwrap();
+    fs::write(
+        &config,
+        text.replacen("cache:\n", "cache:\n  min_free: 0%\n", 1),
+    )
+    .unwrap();
     let authority = volumes["config"].join("ca.pem");
     fs::copy(&upstream.certificates.authority, &authority).unwrap();
     fs::set_permissions(&authority, Permissions::from_mode(0o444)).unwrap();
