@@ -38,7 +38,7 @@ def tables(world):
 
 def named_keys(text):
     documented = set(
-        re.findall(r"^\| `([a-z_.<>\[\]]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+        re.findall(r"^\| `([a-z_.<>\[\]]+)` (?:⟳ )?\|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
     )
     named = set(re.findall(r"`((?:listen\[\]|upstreams\.<name>|manifests|cache|authentication)\.[a-z_.]+)`", text))
     missing = {key for key in named if not any(key == each or each.startswith(f"{key}.") for each in documented)}
