@@ -18,7 +18,7 @@ DEPLOY = ROOT / "deploy"
 BINARY = os.environ["ENTREPOT"]
 
 # Longest run of one command of a client, in seconds: each takes one or two.
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 180
 # Longest start of a daemon, in seconds.
 READY_SECONDS = 30
 
