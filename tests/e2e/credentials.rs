@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::harness::mirror::Mirror;
 use crate::harness::process::outcome;
 use crate::harness::registry::Audience;
+use crate::harness::secrets;
 use crate::harness::upstream::{EXAMPLE, Upstream};
 use crate::skopeo;
 
@@ -21,6 +22,7 @@ fn members_only(directory: &Path) -> Upstream {
 /// A mirror whose credentials file has `password` for `EXAMPLE`.
 fn mirror_with(password: &str, upstream: &Upstream, directory: &Path) -> Mirror {
     let credentials = directory.join("credentials.yaml");
+    secrets::plant(password);
     let text = format!("{EXAMPLE}:\n  username: reader\n  password: {password}\n");
     fs::write(&credentials, text).unwrap();
     let mut flags = upstream.flags();

@@ -26,6 +26,7 @@ mod node;
 mod overlap;
 mod reload;
 mod restart;
+mod strangers;
 mod upkeep;
 
 mod as_root;

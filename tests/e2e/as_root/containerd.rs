@@ -11,6 +11,7 @@ use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
 use crate::harness::process::{Daemon, command, daemon_with_own_mounts, outcome, run};
 use crate::harness::registry::blob_bytes;
+use crate::harness::secrets;
 use crate::harness::upstream::{EXAMPLE, HUB, Upstream};
 
 /// A containerd with an empty store, whose `_default/hosts.toml` names one mirror.
@@ -97,6 +98,8 @@ impl Containerd {
 
     /// Whether `ctr images pull` works for somebody who has `user`, a name and a password, as a pod's secret has.
     pub(super) fn pulls_as(&self, user: &str, reference: &str) -> bool {
+        let (_, password) = user.split_once(':').unwrap();
+        secrets::plant(password);
         outcome(
             ctr(&self.address())
                 .args(["images", "pull", "--user", user])

@@ -7,6 +7,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
 
+/// A registry that nobody configured and no table knows: RFC 2606 reserves the name.
+pub(crate) const STRANGER: &str = "registry.stranger.example.org";
+
 /// Paths of PEM files.
 pub(crate) struct Certificates {
     /// A directory as skopeo takes it: it holds `ca.crt`.
@@ -17,7 +20,7 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Makes a new authority and a certificate for `127.0.0.1` below `directory`.
+    /// Makes a new authority and a certificate for `127.0.0.1` and [`STRANGER`] below `directory`.
     pub(crate) fn make(directory: &Path) -> Self {
         let directory = directory.join("certificates");
         fs::create_dir(&directory).unwrap();
@@ -32,7 +35,7 @@ impl Certificates {
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
 
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned(), STRANGER.to_owned()])
             .unwrap()
             .signed_by(&key, &authority)
             .unwrap();

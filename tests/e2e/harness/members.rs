@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::digest;
+use super::{digest, secrets};
 
 /// The only member, and the word that lets it in. Its token is always the same, as those of GitHub's registry are.
 pub(crate) const MEMBER: &str = "alice:canary-password";
@@ -28,6 +28,9 @@ pub(crate) struct Members {
 impl Members {
     /// Starts a registry over `storage`, which a `docker-registry` has filled.
     pub(crate) fn start(storage: &Path) -> Self {
+        for secret in ["canary-password", TOKEN, MEMBER_ENCODED] {
+            secrets::plant(secret);
+        }
         let tokens = Server::start(|head| match head.authorization() {
             _ if head.method != "GET" => Reply::status(405),
             Some(given) if given == format!("Basic {MEMBER_ENCODED}") => Reply::json(

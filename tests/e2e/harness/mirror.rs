@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::digest;
 use super::images::Layer;
-use super::process::{Daemon, accepts, command, daemon_with_own_mounts, free_port, outcome, run};
+use super::process::{
+    Daemon, MIRROR, accepts, command, daemon_with_own_mounts, free_port, outcome, run,
+};
+use super::secrets;
 use super::upstream::EXAMPLE;
 
 /// The built binary.
@@ -30,7 +33,12 @@ pub(crate) struct Mirror {
 impl Mirror {
     /// Starts the mirror with `flags` and its cache below `directory`. A second one there finds what the first has left.
     pub(crate) fn start(directory: &Path, flags: &[String]) -> Self {
-        Self::start_by(Command::new("env"), directory, flags)
+        Self::start_by(Command::new("env"), directory, &[], flags)
+    }
+
+    /// Starts the mirror as `start` does, with these variables in its environment, each as `NAME=VALUE`.
+    pub(crate) fn start_in(environment: &[String], directory: &Path, flags: &[String]) -> Self {
+        Self::start_by(Command::new("env"), directory, environment, flags)
     }
 
     /// Starts the mirror as `start` does, with its cache on a filesystem of `bytes` of its own.
@@ -44,7 +52,7 @@ impl Mirror {
             .args(["-c", MOUNT_AND_RUN, "sh"])
             .arg(bytes.to_string())
             .arg(&cache);
-        let mut mirror = Self::start_by(runner, directory, flags);
+        let mut mirror = Self::start_by(runner, directory, &[], flags);
         // Its mounts are to be seen through it alone.
         let root = format!("/proc/{}/root", mirror.daemon.pid());
         mirror.cache = Path::new(&root).join(cache.strip_prefix("/").unwrap());
@@ -52,13 +60,21 @@ impl Mirror {
     }
 
     /// Starts the mirror by `runner`, which becomes what its further arguments say, as `env` does.
-    fn start_by(mut runner: Command, directory: &Path, flags: &[String]) -> Self {
+    fn start_by(
+        mut runner: Command,
+        directory: &Path,
+        environment: &[String],
+        flags: &[String],
+    ) -> Self {
         let port = free_port();
         let cache = directory.join("cache");
-        runner.arg("-i");
+        runner.arg("-i").args(environment);
         if !flags.iter().any(|flag| flag.starts_with("--config")) {
             // How full the disk of this machine is must not decide what a test finds in the cache.
             runner.arg("ENTREPOT_CONFIG_YAML=cache: { min_free: 0% }");
+        }
+        if secrets::are_looked_for() {
+            runner.arg(secrets::LOG_LEVEL);
         }
         runner
             .arg(BINARY)
@@ -75,7 +91,7 @@ impl Mirror {
         port: u16,
         cache: PathBuf,
     ) -> Self {
-        let mut daemon = Daemon::start("mirror", command, directory);
+        let mut daemon = Daemon::start(MIRROR, command, directory);
         daemon.wait_until(|| accepts(port) && is_ready(port));
         Self {
             daemon,

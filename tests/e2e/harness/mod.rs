@@ -1,6 +1,7 @@
 //! What every test here stands on, from the process up to the whole rig.
 
 pub(crate) mod process;
+pub(crate) mod secrets;
 
 pub(crate) mod certificates;
 pub(crate) mod digest;
@@ -17,3 +18,4 @@ pub(crate) mod upstream;
 pub(crate) mod gate;
 pub(crate) mod members;
 pub(crate) mod strace;
+pub(crate) mod tunnel;

@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::secrets;
+
+/// What a mirror is called among the processes of a test.
+pub(crate) const MIRROR: &str = "mirror";
+
 /// Longest run of one client command. The slowest, an import of a layer of 304 MiB, takes seconds.
 const COMMAND_SECONDS: &str = "120";
 
@@ -93,7 +98,15 @@ impl Daemon {
 
     /// Empties the log, for a successor that writes to the same file.
     pub(crate) fn forget_log(&self) {
+        self.keep_log();
         File::create(&self.log).unwrap();
+    }
+
+    /// Keeps what a mirror has written for those who look for secrets in it.
+    fn keep_log(&self) {
+        if self.name == MIRROR {
+            secrets::keep_log(&self.log);
+        }
     }
 
     /// SIGTERM, without waiting for what follows.
@@ -137,6 +150,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.stop();
+        self.keep_log();
         if thread::panicking() {
             eprintln!(
                 "--- end of the log of {} ---\n{}",

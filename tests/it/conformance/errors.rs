@@ -187,7 +187,7 @@ async fn a10_5_nothing_of_upstream_is_copied_by_accident() {
 async fn a10_6_an_error_tells_no_secrets() {
     let upstream = crate::harness::upstream::Upstream::start().await;
     let setup = Setup::new().upstream(REGISTRY, &upstream);
-    let credentials = format!("{REGISTRY}: {{ username: robot, password: hunter2 }}\n");
+    let credentials = format!("{REGISTRY}: {{ username: robot, password: canary-password }}\n");
     let mirror = setup.credentials(&credentials).start().await;
     let location = upstream.url("/elsewhere?X-Amz-Signature=signed-secret");
     let answers = [
@@ -196,7 +196,7 @@ async fn a10_6_an_error_tells_no_secrets() {
             307,
             "http://user:in-the-url@127.0.0.2:9/x?token=signed-secret",
         ),
-        Answer::status(500).body("said upstream: hunter2"),
+        Answer::status(500).body("said upstream: in confidence"),
         Answer::status(401).header("WWW-Authenticate", "Basic realm=\"signed-secret\""),
     ];
     let port = upstream.host();
@@ -208,7 +208,8 @@ async fn a10_6_an_error_tells_no_secrets() {
             assert!(answer.status >= 400, "{answer:?}");
             let body = String::from_utf8_lossy(&answer.body).into_owned();
             for secret in [
-                "hunter2",
+                "in confidence",
+                "canary-password",
                 "robot",
                 "signed-secret",
                 "in-the-url",

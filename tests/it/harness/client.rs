@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::secrets;
+
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -41,6 +43,7 @@ impl Request {
     /// One more header line. A `Host` takes the place of the usual one.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref().to_vec();
+        secrets::plant_header(name, &String::from_utf8_lossy(&value));
         self.headers.push((name.to_owned(), value));
         self
     }
@@ -158,6 +161,14 @@ impl Connection {
         let stream = TcpStream::connect(address).await.expect("it listens");
         stream.set_nodelay(true).expect("a socket");
         Self::over(stream)
+    }
+
+    /// A connection from another address of this machine, as another client has it.
+    pub async fn open_from(source: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let source = format!("{source}:0").parse().expect("an address");
+        socket.bind(source).expect("all of 127.0.0.0/8 is here");
+        Self::over(socket.connect(address).await.expect("it listens"))
     }
 
     /// A connection over something else than TCP alone.

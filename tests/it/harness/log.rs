@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use tracing::subscriber::DefaultGuard;
 
+use super::secrets;
+
 /// Everything that is logged on this thread while the guard lives.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
@@ -35,6 +37,7 @@ impl io::Write for Log {
             .lock()
             .expect("not poisoned")
             .extend_from_slice(bytes);
+        secrets::keep_lines(bytes)?;
         Ok(bytes.len())
     }
 

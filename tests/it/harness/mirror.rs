@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::answers::check_common;
 use super::client::{Answer, Request};
+use super::secrets;
 use super::upstream::Upstream;
 
 /// What the mirror is told: nothing, at first, but to serve no registry that is not named.
@@ -65,6 +66,7 @@ impl Setup {
 
     /// The registry `name` is at these URLs.
     pub fn endpoints(mut self, name: &str, urls: &[String], keys: &str) -> Self {
+        secrets::plant_file(keys);
         let upstream = format!("  {name:?}: {{ endpoints: {urls:?}, {keys} }}");
         self.upstreams.push(upstream);
         self
@@ -129,6 +131,7 @@ impl Setup {
 
     /// With this text as credentials file.
     pub fn credentials(self, text: &str) -> Self {
+        secrets::plant_file(text);
         let path = self.file("credentials.yaml", text);
         self.line(&format!("credentials_file: {:?}", text_of(&path)))
     }
@@ -230,6 +233,7 @@ impl Setup {
     }
 
     async fn launch(&self, directory: &Path) -> Launched {
+        secrets::keep_log();
         let yaml = self.yaml(directory);
         let config = Config::from_yaml(&yaml).unwrap_or_else(|problems| {
             panic!("the configuration is right: {problems}\n{yaml}");

@@ -14,3 +14,4 @@ pub mod client;
 pub mod clock;
 pub mod content;
 pub mod gate;
+pub mod secrets;

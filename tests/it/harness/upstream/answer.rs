@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::harness::gate::Gate;
+use crate::harness::secrets;
 
 /// How much of a body goes out in one write, in bytes, unless it drips.
 const STEP_BYTES: usize = 64 * 1024;
@@ -215,6 +216,7 @@ impl Answer {
 
     /// A redirect.
     pub fn redirect(status: u16, location: &str) -> Self {
+        secrets::plant_query(location);
         Self::status(status).header("Location", location)
     }
 

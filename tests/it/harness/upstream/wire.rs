@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::answer::{Answer, Declared, End};
+use crate::harness::secrets;
 
 /// Largest request head taken, in bytes: more than any the mirror should send.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -92,10 +93,13 @@ pub async fn read_request<S: AsyncRead + Unpin>(
     let mut words = lines.next().unwrap_or_default().split(' ');
     let mut word = || words.next().unwrap_or_default().to_owned();
     let (method, target) = (word(), word());
-    let headers = lines
+    let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
+    for (name, value) in &headers {
+        secrets::plant_header(name, value);
+    }
     let mut request = Seen {
         method,
         target,
