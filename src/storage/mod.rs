@@ -22,7 +22,7 @@ mod seal;
 pub use seal::LastUse;
 
 mod survey;
-pub use survey::{ListedBlob, SHARDS, Space};
+pub use survey::{ListedBlob, RecordsMost, SHARDS, Space, Trimmed};
 
 use std::io;
 use std::sync::Arc;

@@ -51,6 +51,24 @@ impl Space {
     }
 }
 
+/// How much there may be of the records of one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordsMost {
+    /// How many.
+    pub records: usize,
+    /// What they take on disk together, in bytes.
+    pub bytes: u64,
+}
+
+/// What became of the records of one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed {
+    /// How many there are now.
+    pub left: usize,
+    /// How many went.
+    pub gone: usize,
+}
+
 impl Local {
     /// The room on the file system of the directory.
     ///
@@ -175,7 +193,7 @@ impl Local {
         Ok(was_there)
     }
 
-    /// Leaves the `keep` newest records of one kind in one shard. Gives how many there are then, and how many went.
+    /// Leaves the newest records of one kind in one shard, as many as there may be at `most`.
     ///
     /// # Errors
     /// `Open` when the directory is there and cannot be listed; `Remove` when a record stays that should go.
@@ -183,26 +201,35 @@ impl Local {
         &self,
         kind: RecordKind,
         shard: u8,
-        keep: usize,
-    ) -> Result<(usize, usize), Error> {
+        most: RecordsMost,
+    ) -> Result<Trimmed, Error> {
         let place = layout::record_shard(kind, shard);
         let mut records = Vec::new();
         let directory = self.each_file(&place, |name, stat| {
-            records.push((stat.st_mtime, name.to_owned()));
+            records.push((stat.st_mtime, name.to_owned(), bytes_on_disk(stat)));
         })?;
-        let Some(directory) = directory.filter(|_| records.len() > keep) else {
-            return Ok((records.len(), 0));
-        };
         // The newest first.
         records.sort_unstable_by(|a, b| b.cmp(a));
-        let gone = records.split_off(keep);
-        for (_, name) in &gone {
+        let mut bytes = 0_u64;
+        let fitting = records.iter().take(most.records).take_while(|record| {
+            bytes = bytes.saturating_add(record.2);
+            bytes <= most.bytes
+        });
+        let gone = records.split_off(fitting.count());
+        let trimmed = Trimmed {
+            left: records.len(),
+            gone: gone.len(),
+        };
+        let Some(directory) = directory.filter(|_| !gone.is_empty()) else {
+            return Ok(trimmed);
+        };
+        for (_, name, _) in &gone {
             match unlinkat(&directory, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(Operation::Remove.failed(errno)),
             }
         }
-        Ok((records.len(), gone.len()))
+        Ok(trimmed)
     }
 
     /// Calls `found` for every regular file of a directory, which need not be there, and gives the directory.
@@ -236,6 +263,14 @@ impl Local {
 
 fn size_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// What a file takes on disk. A file system that keeps small files elsewhere says that they take no blocks.
+fn bytes_on_disk(stat: &Stat) -> u64 {
+    /// The unit of `st_blocks`, whatever the blocks of the file system are: stat(2).
+    const BLOCK_BYTES: u64 = 512;
+    let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+    size_of(stat).max(blocks.saturating_mul(BLOCK_BYTES))
 }
 
 #[cfg(test)]
@@ -306,10 +341,14 @@ mod tests {
         let shelf = directory
             .path()
             .join(layout::record_shard(RecordKind::Tag, 7));
-        let trim = |keep| {
-            local
-                .trim_records(RecordKind::Tag, 7, keep)
-                .expect("trimmed")
+        let trim = |records| {
+            let most = RecordsMost {
+                records,
+                bytes: u64::MAX,
+            };
+            let trimmed = local.trim_records(RecordKind::Tag, 7, most);
+            let Trimmed { left, gone } = trimmed.expect("trimmed");
+            (left, gone)
         };
         assert_eq!(trim(3), (0, 0), "a directory that is not there has none");
         fs::create_dir_all(&shelf).expect("made");
@@ -324,6 +363,38 @@ mod tests {
             let is_there = shelf.join(format!("{n}.json")).exists();
             assert_eq!(is_there, n >= 7, "{n}");
         }
+    }
+
+    #[test]
+    fn the_oldest_records_go_where_they_take_too_much() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let local = Local::open(directory.path()).expect("writable");
+        let shelf = directory
+            .path()
+            .join(layout::record_shard(RecordKind::List, 7));
+        fs::create_dir_all(&shelf).expect("made");
+        let large = vec![b' '; 48 * 1024];
+        for n in 0..10_u64 {
+            let path = shelf.join(format!("{n}.json"));
+            fs::write(&path, &large).expect("written");
+            let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 * n);
+            let file = fs::File::options().append(true).open(path).expect("there");
+            file.set_modified(then).expect("set");
+        }
+        let trim = |bytes| {
+            let records = 100;
+            local
+                .trim_records(RecordKind::List, 7, RecordsMost { records, bytes })
+                .expect("trimmed")
+        };
+        // Whatever a block is: three fit, and four do not.
+        assert_eq!(trim(10 * 64 * 1024), Trimmed { left: 10, gone: 0 });
+        assert_eq!(trim(190 * 1024), Trimmed { left: 3, gone: 7 });
+        for n in 0..10_u64 {
+            let is_there = shelf.join(format!("{n}.json")).exists();
+            assert_eq!(is_there, n >= 7, "{n}");
+        }
+        assert_eq!(trim(0), Trimmed { left: 0, gone: 3 });
     }
 
     /// What is held back (root's part, or what a host promises to many) can never be filled by us, so that counting it

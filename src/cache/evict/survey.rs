@@ -12,7 +12,7 @@ use super::room::on_disk;
 use super::{Evictor, Inner, Key, SPARED_SECONDS};
 use crate::cache::shelf::told;
 use crate::oci::Algorithm;
-use crate::storage::{Audience, RecordKind, SHARDS};
+use crate::storage::{Audience, RecordKind, RecordsMost, SHARDS};
 
 /// How often it is checked whether others have taken the room that is to stay free.
 const CHECK_EVERY: Duration = Duration::from_mins(1);
@@ -20,10 +20,15 @@ const CHECK_EVERY: Duration = Duration::from_mins(1);
 /// How often the whole directory is looked through where nothing seems to be wrong, in checks: every six hours.
 const CHECKS_PER_SURVEY: u32 = 360;
 
-/// Most records of one kind. At a block each, a GiB of tags; a large registry has some ten thousand in use.
+/// Most records of one kind. A large registry has some ten thousand tags in use.
 const RECORDS_MAX: usize = 256 * 1024;
 
-/// So many new records make the directory worth a look.
+/// What the records of one kind may take on disk, in bytes: as much as so many of them take at a block of 4 KiB each, which
+/// is what all of them are but lists. A list may be as large as a record may be (`storage::RECORD_BYTES_MAX`), and then
+/// there is room for a sixteenth of them.
+const RECORDS_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// So many new records make the directory worth a look. Until then there are that many more than there may be, at most.
 const RECORDS_NEW_MAX: u64 = 32 * 1024;
 
 /// Looks after the directory for as long as somebody has the evictor.
@@ -144,11 +149,15 @@ fn trim_records(inner: &Weak<Inner>) {
             let Some(evictor) = inner.upgrade().map(Evictor) else {
                 return;
             };
-            let keep = RECORDS_MAX / (usize::from(*SHARDS.end()) + 1);
-            let trimmed = evictor.0.storage.trim_records(kind, shard, keep);
-            if let Some((kept, removed)) = told(trimmed, &evictor.0.metrics) {
-                left += kept;
-                gone += removed;
+            let n_shards = u16::from(*SHARDS.end()) + 1;
+            let most = RecordsMost {
+                records: RECORDS_MAX / usize::from(n_shards),
+                bytes: RECORDS_BYTES_MAX / u64::from(n_shards),
+            };
+            let trimmed = evictor.0.storage.trim_records(kind, shard, most);
+            if let Some(trimmed) = told(trimmed, &evictor.0.metrics) {
+                left += trimmed.left;
+                gone += trimmed.gone;
             }
         }
         if let Some(evictor) = inner.upgrade().map(Evictor) {
