@@ -89,7 +89,7 @@ pub struct Mirror {
 /// # Errors
 /// See [`StartError`]; nothing is left open then.
 pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
-    let metrics = Metrics::new();
+    let (metrics, limits) = (Metrics::new(), Limits::default());
     metrics.config_loaded(clock.now());
     let fixed = Fixed::of(&config);
     let directory = config.cache_directory;
@@ -101,6 +101,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
     let upstreams = Upstreams::new(config.upstream, clock.clone(), metrics.clone())?;
+    upstreams.tell_readers();
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for listen in config.listen {
@@ -121,7 +122,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         upstreams.clone(),
         config.ways,
         cache.clone(),
-        config.authentication,
+        config.clients,
         metrics.clone(),
     );
     Ok(Mirror {
@@ -131,7 +132,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         upstreams,
         cache,
         fixed,
-        limits: Limits::default(),
+        limits: Limits {
+            connections_per_client: config
+                .connections_per_client
+                .unwrap_or(limits.connections_per_client),
+            ..limits
+        },
         metrics,
         clock,
     })

@@ -34,6 +34,7 @@ pub(crate) struct Fixed {
     pub(crate) cache_access: Access,
     pub(crate) budget: Budget,
     pub(crate) scrub: ScrubPlan,
+    pub(crate) connections_per_client: Option<usize>,
 }
 
 /// Why a configuration was not taken on. The one before stays.
@@ -68,6 +69,7 @@ impl Fixed {
             cache_access: config.cache_access,
             budget: config.budget,
             scrub: config.scrub,
+            connections_per_client: config.connections_per_client,
         }
     }
 
@@ -96,6 +98,10 @@ impl Fixed {
                 "cache.scrub_rate",
                 self.scrub.bytes_per_second != config.scrub.bytes_per_second,
             ),
+            (
+                "clients.connections",
+                self.connections_per_client != config.connections_per_client,
+            ),
         ];
         let differing = keys.into_iter().filter(|(_, differs)| *differs);
         differing.map(|(key, _)| key).collect()
@@ -117,12 +123,13 @@ impl Reload {
     pub fn apply(&mut self, config: Config) -> Result<Vec<&'static str>, upstream::BuildError> {
         let waiting = self.fixed.differing(&config);
         let upstreams = self.upstreams.reconfigured(config.upstream)?;
+        upstreams.tell_readers();
         let mut ways = config.ways;
         // Listeners stay, and so does what they stand for.
         ways.listeners = self.fixed.registries();
         self.cache = self.cache.with_tags(config.tags);
         let (cache, metrics) = (self.cache.clone(), self.metrics.clone());
-        let clients = config.authentication;
+        let clients = config.clients;
         let registry = Registry::new(upstreams.clone(), ways, cache, clients, metrics);
         self.registry.replace(registry);
         self.upstreams = upstreams;
@@ -220,18 +227,19 @@ mod tests {
 
     #[test]
     fn the_documentation_says_of_each_key_whether_it_waits_for_a_restart() {
-        let config = |directory, size, whether, period| {
+        let config = |directory, size, whether, period, connections| {
             let cache = format!("directory: {directory}, max_size: {size}, min_free: {size}");
             let scrub = format!("scrub_every: {period}, scrub_rate: {size}");
             let yaml = format!(
                 "listen: [{{ address: '[::]:3000', upstream: {directory}.example }}]\n\
-                 cache: {{ {cache}, group_access: {whether}, {scrub} }}\n"
+                 cache: {{ {cache}, group_access: {whether}, {scrub} }}\n\
+                 clients: {{ connections: {connections} }}\n"
             );
             Config::from_yaml(&yaml).expect("well-formed")
         };
         let (one, other) = (
-            config("a", "1GiB", "no", "1d"),
-            config("b", "2GiB", "yes", "2d"),
+            config("a", "1GiB", "no", "1d", 1),
+            config("b", "2GiB", "yes", "2d", 2),
         );
         let waiting: BTreeSet<_> = Fixed::of(&one).differing(&other).into_iter().collect();
         let rows = DOCUMENTATION.lines().filter_map(|line| {

@@ -143,6 +143,7 @@ impl Listings {
     ) -> Result<(Outcome, Listed<TagList>), Error> {
         let key = ListKey::new(&source, None);
         let may_do_without = self.may_do_without_upstream(&source).await;
+        let patience = source.patience(PATIENCE);
         let links = self.links.clone();
         let ask = move || {
             let ask = async move {
@@ -152,7 +153,9 @@ impl Listings {
             };
             ask.boxed()
         };
-        self.tags.get(key, may_do_without, ask).await
+        self.tags
+            .get(key, may_do_without.then_some(patience), ask)
+            .await
     }
 
     pub(super) async fn referrers(
@@ -162,6 +165,7 @@ impl Listings {
     ) -> Result<(Outcome, Listed<Referrers>), Error> {
         let key = ListKey::new(&source, Some(subject));
         let may_do_without = self.may_do_without_upstream(&source).await;
+        let patience = source.patience(PATIENCE);
         let links = self.links.clone();
         let ask = move || {
             let ask = async move {
@@ -171,7 +175,9 @@ impl Listings {
             };
             ask.boxed()
         };
-        self.referrers.get(key, may_do_without, ask).await
+        self.referrers
+            .get(key, may_do_without.then_some(patience), ask)
+            .await
     }
 
     /// Whether a list that the holder of `source` was shown before may be shown again without a word of upstream.
@@ -207,11 +213,13 @@ where
         }
     }
 
-    /// The list `key`. `ask` asks upstream for it, where that is needed; as it always is unless `may_do_without`.
+    /// The list `key`. `ask` asks upstream for it, where that is needed. Where a list may be shown again without a word
+    /// of upstream, `patience` is for how long that is waited for; a long list takes longer, but nothing at all is
+    /// waited for where it is zero.
     async fn get(
         &self,
         key: ListKey,
-        may_do_without: bool,
+        patience: Option<Duration>,
         ask: impl FnOnce() -> Asking<L> + Send + 'static,
     ) -> Result<(Outcome, Listed<L>), Error> {
         if self.is_missing(&key) {
@@ -227,9 +235,9 @@ where
             list: Arc::clone(&known.list),
             age,
         };
-        if !may_do_without {
+        let Some(patience) = patience else {
             return self.fetch(&key, Some(known.checked), ask).await;
-        }
+        };
         // Lists live too shortly to be spread.
         let by = match decide(known.checked, &self.terms, Early::NOT, now) {
             Freshness::Fresh => return Ok((Outcome::Hit, listed(age))),
@@ -238,7 +246,11 @@ where
         };
         // Whether upstream fails or takes too long, there is something to serve meanwhile.
         let stale = |why| Ok((Outcome::Stale { by, why }, listed(age)));
-        let patience = (known.took * 2).clamp(PATIENCE, PATIENCE_MAX);
+        let patience = if patience.is_zero() {
+            patience
+        } else {
+            (known.took * 2).clamp(patience, PATIENCE_MAX)
+        };
         match timeout(patience, self.fetch(&key, Some(known.checked), ask)).await {
             Ok(Err(error)) if error.is_trouble() => {
                 let ListKey {

@@ -188,7 +188,7 @@ impl Tags {
                 stale(by, WhyStale::SparingQuota)
             }
             Freshness::Revalidate { by } if is_theirs => {
-                let patience = Some(REVALIDATION_PATIENCE);
+                let patience = Some(question.source.patience(REVALIDATION_PATIENCE));
                 match self.revalidate(&question, &known, patience).await {
                     Ok((role, refreshed)) => Ok(refreshed.answer(role)),
                     Err(Unanswered::Silent) => stale(by, WhyStale::WhileRevalidating),

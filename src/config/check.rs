@@ -16,6 +16,7 @@ use super::written::Written;
 use super::{Config, Log, login, tags, value};
 use crate::cache::{TagPolicy, TagRule};
 use crate::oci::Namespace;
+use crate::registry::ClientPolicy;
 use crate::upstream::{self, Credentials, Proxies, UpstreamConfig};
 
 // What counts where nobody says anything, as an operator would write it; `docs/configuration.md` repeats it.
@@ -85,6 +86,7 @@ impl Check<'_> {
             self.findings
                 .setting([None, None, raw.cache.scrub_rate], SCRUB_RATE, value::rate);
         let log = self.log();
+        let (connections_per_client, requests_max) = raw.clients.check(self.findings);
         let upstreams = Upstreams::check(
             raw.upstreams,
             &self.outside.upstreams(),
@@ -152,7 +154,11 @@ impl Check<'_> {
                 bytes_per_second: scrub_rate?,
             },
             tags: tags?,
-            authentication: authentication.unwrap_or_default(),
+            clients: ClientPolicy {
+                authentication: authentication.unwrap_or_default(),
+                requests_max,
+            },
+            connections_per_client,
             log: log?,
             warnings: Vec::new(),
         })

@@ -11,7 +11,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::cache::{Budget, ScrubPlan, TagPolicy};
 use crate::oci::Namespace;
-use crate::registry::{Authentication, Ways};
+use crate::registry::{ClientPolicy, Ways};
 use crate::server::TlsFiles;
 use crate::storage::Access;
 use crate::upstream;
@@ -25,6 +25,7 @@ pub use problem::{Place, Problem, Problems};
 mod access;
 mod authentication;
 mod check;
+mod clients;
 mod outside;
 
 mod document;
@@ -73,8 +74,10 @@ pub struct Config {
     pub scrub: ScrubPlan,
     /// How long tags hold.
     pub tags: TagPolicy,
-    /// The clients that the mirror knows, and what they may read.
-    pub authentication: Authentication,
+    /// What holds for clients.
+    pub clients: ClientPolicy,
+    /// Most connections of one client; `None` for what the server does by itself.
+    pub connections_per_client: Option<usize>,
     /// How and what to log.
     pub log: Log,
     /// What the operator should know, though the mirror can live with it.

@@ -1,6 +1,7 @@
 //! The shape of the configuration file: which keys there are. Nothing is checked here but that.
 
 use super::authentication::RawAuthentication;
+use super::clients::RawClients;
 use super::login::RawCredential;
 use super::problem::Place;
 use super::reader::Section;
@@ -25,6 +26,7 @@ pub(super) struct RawConfig {
     pub(super) credentials_file: Option<Written>,
     pub(super) authentication: Option<RawAuthentication>,
     pub(super) docker_config: Option<Written>,
+    pub(super) clients: RawClients,
     pub(super) upstreams: Vec<RawUpstream>,
 }
 
@@ -103,6 +105,9 @@ impl RawConfig {
             credentials_file: root.path("credentials_file"),
             authentication: root.section("authentication", RawAuthentication::read),
             docker_config: root.path("docker_config"),
+            clients: root
+                .section("clients", RawClients::read)
+                .unwrap_or_default(),
             upstreams: root
                 .section("upstreams", |upstreams| upstreams.named(RawUpstream::read))
                 .unwrap_or_default(),

@@ -108,6 +108,13 @@ pub(super) fn connections_per_blob(text: &str) -> Result<usize, Rule> {
     count(text, CONNECTIONS_PER_BLOB_MAX)
 }
 
+/// Most that one client may be given of anything: more connections than a process has descriptors for.
+const PER_CLIENT_MAX: usize = 1_000_000;
+
+pub(super) fn per_client(text: &str) -> Result<usize, Rule> {
+    count(text, PER_CLIENT_MAX)
+}
+
 fn count(text: &str, max: usize) -> Result<usize, Rule> {
     let number = text.parse().ok();
     number

@@ -8,3 +8,6 @@ pub use chunk::{Chunk, Segment};
 
 mod service;
 pub use service::{Caller, Rejection, Service};
+
+mod shares;
+pub use shares::{Share, Shares};

@@ -44,6 +44,8 @@ pub enum Rejection {
     TargetTooLong,
     /// CONNECT: we are no proxy, and an answer of success would open a tunnel.
     Connect,
+    /// The client has as many connections as one may have.
+    TooManyConnections,
     /// [`Service::call`] panicked: a bug.
     Panicked,
 }
@@ -55,6 +57,7 @@ impl Rejection {
             Self::BadHost => hyper::StatusCode::BAD_REQUEST,
             Self::TargetTooLong => hyper::StatusCode::URI_TOO_LONG,
             Self::Connect => hyper::StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooManyConnections => hyper::StatusCode::TOO_MANY_REQUESTS,
             Self::Panicked => hyper::StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -59,6 +59,7 @@ struct Inner {
     connections: Gauge,
     connections_accepted: Counter,
     accept_errors: Family<ReasonLabel, Counter>,
+    client_refusals: Counter,
     bodies: Family<EndLabel, Counter>,
     panics: Counter,
     config_reloads: Family<ResultLabel, Counter>,
@@ -218,6 +219,11 @@ impl Metrics {
             .inc();
     }
 
+    /// A request was refused because its client has as much under way as one may have.
+    pub fn client_refusal(&self) {
+        self.0.client_refusals.inc();
+    }
+
     /// The body of a response came to its end; `end` is `ended`, `failed`, `unreadable` or
     /// `cancelled`.
     pub fn body(&self, end: &'static str) {
@@ -294,6 +300,7 @@ impl Inner {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
             accept_errors: Family::default(),
+            client_refusals: Counter::default(),
             bodies: Family::default(),
             panics: Counter::default(),
             config_reloads: Family::default(),
@@ -402,6 +409,11 @@ impl Inner {
             "accept_errors",
             "Times that accepting a connection failed or had to wait",
             self.accept_errors.clone(),
+        );
+        registry.register(
+            "client_refusals",
+            "Requests that were refused because their client had too much under way",
+            self.client_refusals.clone(),
         );
         registry.register(
             "bodies",

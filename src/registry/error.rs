@@ -16,6 +16,9 @@ use crate::upstream;
 /// over hours, abuse limits over minutes; clients that wait should not wait longer than that.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_mins(1);
 
+/// When a client is to come back that has too much under way. About what a layer takes.
+const RETRY_AFTER_CLIENT: Duration = Duration::from_secs(5);
+
 /// Why a request was not served.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Error {
@@ -49,6 +52,9 @@ pub(super) enum Error {
         /// The size of the blob.
         size: u64,
     },
+    /// The client has as much under way as one may have.
+    #[error("the client has too much under way")]
+    TooMuch,
     /// The server could not even ask.
     #[error("the request could not be handled")]
     Rejected(Rejection),
@@ -159,6 +165,10 @@ impl Error {
                 ErrorCode::Unsupported,
                 format!("the blob has {size} bytes, and none in this range"),
             ),
+            Self::TooMuch => too_many(
+                "this client asks for too many different things at once: wait for some of them, or \
+                 see `clients.requests` in the mirror's configuration",
+            ),
             Self::Rejected(rejection) => rejected(*rejection),
         }
     }
@@ -242,6 +252,14 @@ fn from_upstream(error: &upstream::Error, content: Content) -> Answer {
                  credential for it",
             )
         },
+        // What Docker Hub says of repositories that do not exist, to a token that would have been good for this one: 404
+        // is what lets a client look elsewhere at once, where 401 would have it ask again and again.
+        upstream::Error::Denied(denial) if denial.may_be_missing() => answer(
+            StatusCode::NOT_FOUND,
+            unknown(content),
+            "the upstream registry does not have this, or not for whoever asks: check the name, \
+             and whether the account you are logged in with may read it",
+        ),
         // Else not 401: that needs a challenge (RFC 9110 section 15.5.2), and a challenge would make containerd send the
         // pod's credentials here.
         upstream::Error::Denied(_) => answer(
@@ -310,6 +328,10 @@ fn rejected(rejection: Rejection) -> Answer {
             "the request target is too long",
         ),
         Rejection::Connect => route(&RouteError::Method),
+        Rejection::TooManyConnections => too_many(
+            "this client has too many connections: close some of them, or see \
+             `clients.connections` in the mirror's configuration",
+        ),
         Rejection::Panicked => internal(),
     }
 }
@@ -320,6 +342,18 @@ const fn unknown(content: Content) -> ErrorCode {
         Content::Manifest => ErrorCode::ManifestUnknown,
         Content::Blob => ErrorCode::BlobUnknown,
         Content::TagList | Content::Referrers => ErrorCode::NameUnknown,
+    }
+}
+
+/// Beyond what one client may have. 429 is about the one who asks, and what it says of its own accord they can mend.
+fn too_many(message: &str) -> Answer {
+    Answer {
+        retry_after: Some(RETRY_AFTER_CLIENT),
+        ..answer(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            message,
+        )
     }
 }
 

@@ -37,14 +37,16 @@ use log::Entry;
 mod clients;
 use clients::Clients;
 
+use std::sync::Arc;
+
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::access::{self, Asked, Claims, PasswordFile, Refusal, Requirement, Rules};
 use crate::cache::{Blob, Cache, Manifest, Outcome};
-use crate::http::{Body, Caller, End, Rejection, Service};
+use crate::http::{Body, Caller, End, Rejection, Service, Shares};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Namespace, Reference};
-use crate::upstream::{self, AccessMode, Repository, Upstreams, Via};
+use crate::upstream::{self, AccessMode, Kept, Repository, Upstreams, Via};
 
 /// A registry that has what other registries have.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Registry {
     cache: Cache,
     clients: Clients,
     rules: Rules,
+    /// What each client has under way, by the targets of its requests.
+    under_way: Shares<String>,
     metrics: Metrics,
 }
 
@@ -66,6 +70,16 @@ pub struct Authentication {
     pub rules: Rules,
 }
 
+/// What holds for clients.
+#[derive(Debug, Clone)]
+pub struct ClientPolicy {
+    /// Who they are, and what they may read.
+    pub authentication: Authentication,
+    /// Most different things that one client may have under way, by its address: asked for and not answered, or on its
+    /// way in because of it.
+    pub requests_max: usize,
+}
+
 /// What the story of a request needs of it.
 struct Ask {
     /// Whether only the head is wanted.
@@ -74,6 +88,8 @@ struct Ask {
     caller: Caller,
     /// Whether it is still to be found out which registry is meant. A caller's token is then shown to none of them.
     is_search: bool,
+    /// What counts it as something that the client has under way, for as long as anything is done about it.
+    kept: Option<Kept>,
 }
 
 impl Registry {
@@ -82,15 +98,20 @@ impl Registry {
         upstreams: Upstreams,
         ways: Ways,
         cache: Cache,
-        authentication: Authentication,
+        clients: ClientPolicy,
         metrics: Metrics,
     ) -> Self {
+        let ClientPolicy {
+            authentication,
+            requests_max,
+        } = clients;
         Self {
             upstreams,
             ways,
             cache,
             clients: Clients::new(authentication.passwords),
             rules: authentication.rules,
+            under_way: Shares::new(requests_max),
             metrics,
         }
     }
@@ -123,13 +144,24 @@ impl Registry {
             headers: parts.headers,
             caller,
             is_search: false,
+            kept: None,
         };
         match route {
             Route::Base { namespace } => match self.welcome(&ask, namespace.as_ref()).await {
                 Ok(()) => response::base(namespace.as_ref()),
                 Err(error) => entry.failed(&error, namespace.as_ref()),
             },
-            Route::Content(target, item) => self.find(ask, target, &item, entry).await,
+            Route::Content(target, item) => {
+                entry.asked(item.kind(), &target, self.upstreams.directory());
+                let what = parts.uri.path_and_query().map(ToString::to_string);
+                let client = ask.caller.peer.ip();
+                let Some(share) = self.under_way.take(client, what.unwrap_or_default()) else {
+                    self.metrics.client_refusal();
+                    return entry.failed(&Error::TooMuch, Some(echo(&target)));
+                };
+                let kept = Some(Arc::new(share) as Kept);
+                self.find(Ask { kept, ..ask }, target, &item, entry).await
+            }
         }
     }
 
@@ -264,6 +296,10 @@ impl Registry {
             return Err(Error::Cache(upstream::Error::Loop.into(), content));
         }
         let source = self.upstreams.repository(namespace, repository, &via);
+        let source = match &ask.kept {
+            Some(kept) => source.keeping(Arc::clone(kept)),
+            None => source,
+        };
         Ok(match requirement {
             Requirement::Open | Requirement::Mirror | Requirement::Client(_) => source,
             Requirement::OpenOr(token) => source.or_for_caller(token),

@@ -200,7 +200,13 @@ pub(super) fn failure(error: &Error, namespace: Option<&Namespace>) -> Response<
         | Error::Nowhere(_)
         | Error::NotAcceptable
         | Error::PreconditionFailed
-        | Error::Rejected(Rejection::BadHost | Rejection::TargetTooLong | Rejection::Panicked) => {}
+        | Error::TooMuch
+        | Error::Rejected(
+            Rejection::BadHost
+            | Rejection::TargetTooLong
+            | Rejection::TooManyConnections
+            | Rejection::Panicked,
+        ) => {}
     }
     builder.full(ErrorBody::new(code, &message).to_json().into())
 }

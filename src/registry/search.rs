@@ -161,6 +161,7 @@ fn is_trouble(error: &Error) -> bool {
         | Error::Nowhere(_)
         | Error::PreconditionFailed
         | Error::RangeNotSatisfiable { .. }
+        | Error::TooMuch
         | Error::Rejected(_) => false,
     }
 }
@@ -187,6 +188,7 @@ fn says_not_here(error: &Error) -> bool {
         | Error::Nowhere(_)
         | Error::PreconditionFailed
         | Error::RangeNotSatisfiable { .. }
+        | Error::TooMuch
         | Error::Rejected(_) => false,
     }
 }

@@ -19,7 +19,7 @@ use super::line::Line;
 use super::socket::Socket;
 use super::tls::Tls;
 use super::wire::Wire;
-use super::{Limits, Phase, Server, reached};
+use super::{Limits, Phase, Server, Standing, reached};
 use crate::http::{Caller, Service};
 
 /// How long a client may take to close its side after we have closed ours.
@@ -45,6 +45,7 @@ pub(super) async fn serve<S: Service>(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
     caller: Caller,
+    standing: Standing,
     server: Arc<Server<S>>,
 ) -> Closed {
     // Heads and small bodies leave in one write; waiting for more would only delay them.
@@ -53,8 +54,8 @@ pub(super) async fn serve<S: Service>(
         return Closed::Done;
     }
     match tls {
-        None => talk(stream, Line::with_files(), caller, server).await,
-        Some(tls) => serve_tls(stream, &tls, caller, server).await,
+        None => talk(stream, Line::with_files(), (caller, standing), server).await,
+        Some(tls) => serve_tls(stream, &tls, (caller, standing), server).await,
     }
 }
 
@@ -62,7 +63,7 @@ pub(super) async fn serve<S: Service>(
 async fn serve_tls<S: Service>(
     stream: TcpStream,
     tls: &Arc<Tls>,
-    caller: Caller,
+    (caller, standing): (Caller, Standing),
     server: Arc<Server<S>>,
 ) -> Closed {
     let peer = caller.peer;
@@ -78,7 +79,7 @@ async fn serve_tls<S: Service>(
                 ..caller
             };
             // What is encrypted cannot be sent from files.
-            return talk(*stream, Line::default(), caller, server).await;
+            return talk(*stream, Line::default(), (caller, standing), server).await;
         }
         Ok(Ok(Shaken::Plain(stream))) => {
             close(stream).await;
@@ -96,14 +97,14 @@ async fn serve_tls<S: Service>(
 async fn talk<S: Service, W: Wire + Send + 'static>(
     stream: W,
     line: Line,
-    caller: Caller,
+    (caller, standing): (Caller, Standing),
     server: Arc<Server<S>>,
 ) -> Closed {
     let peer = caller.peer;
     let line = Arc::new(line);
     let socket = Socket::new(stream, Arc::clone(&line), &server.limits);
     let phase = server.phase.clone();
-    let exchange = Exchange::new(server, caller, Arc::clone(&line));
+    let exchange = Exchange::new(server, caller, standing, Arc::clone(&line));
     let mut connection = http().serve_connection(TokioIo::new(socket), exchange);
 
     let closed = {

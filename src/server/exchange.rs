@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::line::Line;
 use super::outgoing::Outgoing;
-use super::{Limits, Server, admin, host};
+use super::{Limits, Server, Standing, admin, host};
 use crate::http::{Body, Caller, Rejection, Service};
 
 /// Longest text of a client in one of our log lines, in characters.
@@ -23,6 +23,7 @@ const LOGGED_CHARACTERS: usize = 200;
 pub(super) struct Exchange<S> {
     server: Arc<Server<S>>,
     caller: Caller,
+    standing: Standing,
     line: Arc<Line>,
 }
 
@@ -30,19 +31,29 @@ pub(super) struct Exchange<S> {
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>> + Send>>;
 
 impl<S: Service> Exchange<S> {
-    pub(super) fn new(server: Arc<Server<S>>, caller: Caller, line: Arc<Line>) -> Self {
+    pub(super) fn new(
+        server: Arc<Server<S>>,
+        caller: Caller,
+        standing: Standing,
+        line: Arc<Line>,
+    ) -> Self {
         Self {
             server,
             caller,
+            standing,
             line,
         }
     }
 
     async fn answer(
         server: &Server<S>,
-        caller: Caller,
+        (caller, standing): (Caller, Standing),
         request: Request<()>,
     ) -> (Response<Body>, Then) {
+        if standing == Standing::TooMany {
+            let rejection = Rejection::TooManyConnections;
+            return (server.service.reject(rejection), Then::Close);
+        }
         if let Some(rejection) = objection(&request) {
             // The path alone: what else a target has may be a secret.
             let path = shortened(request.uri().path());
@@ -77,6 +88,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
         self.line.begin();
         let server = Arc::clone(&self.server);
         let (caller, line) = (self.caller.clone(), Arc::clone(&self.line));
+        let standing = self.standing;
         let (mut head, body) = request.into_parts();
         // hyper's means to leave HTTP: with it gone nobody can.
         head.extensions.clear();
@@ -86,7 +98,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
         let is_head = head.method == Method::HEAD;
         let request = Request::from_parts(head, ());
         Box::pin(async move {
-            let (mut response, then) = Self::answer(&server, caller, request).await;
+            let (mut response, then) = Self::answer(&server, (caller, standing), request).await;
             if has_body || then == Then::Close {
                 // What follows the head on the wire is a body or may be one, and is never read as a request.
                 let close = HeaderValue::from_static("close");

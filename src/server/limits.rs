@@ -9,6 +9,8 @@ use rustix::process::{Resource, getrlimit};
 pub struct Limits {
     /// Connections open at once. Further ones wait in the kernel's backlog, so that nobody who is served pays.
     pub connections: usize,
+    /// Connections one client may have open at once, by its address. Further ones are told so and closed.
+    pub connections_per_client: usize,
     /// Time from the first byte of a request (on a new connection: from its acceptance) to the end of its head.
     pub head_timeout: Duration,
     /// Time a connection may rest between two requests.
@@ -35,6 +37,13 @@ impl Limits {
     /// Most connections by default, whatever the number of descriptors allows.
     pub const CONNECTIONS_MAX: usize = 20_000;
 
+    /// Connections that are open only to be told that they are too many. Further ones are closed without a word.
+    pub(super) const REFUSALS: usize = 64;
+
+    /// Part of all connections that one client may have by default. More than one client can ever need, and however much
+    /// one takes, there is as much for all the others.
+    const CLIENT_PART: usize = 2;
+
     /// Descriptors a connection needs at worst: its socket, the file it reads, and a socket to an upstream.
     const DESCRIPTORS_PER_CONNECTION: u64 = 3;
 
@@ -51,8 +60,10 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        let connections = Self::default_connections();
         Self {
-            connections: Self::default_connections(),
+            connections,
+            connections_per_client: connections / Self::CLIENT_PART,
             // What others publish; an honest head is one packet.
             head_timeout: Duration::from_secs(10),
             // nginx's; containerd and Go's client drop theirs after 30 to 90 s, and ask again when we were first.

@@ -31,14 +31,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use self::accept::next_connection;
 use self::connection::Closed;
 use self::reads::Reads;
-use crate::http::{Caller, Service};
+use crate::http::{Caller, Service, Share, Shares};
 use crate::metrics::Metrics;
 
 pub use self::limits::Limits;
@@ -73,7 +73,42 @@ struct Server<S> {
     limits: Limits,
     metrics: Metrics,
     reads: Reads,
+    /// Who has which connections, by the other end of each.
+    shares: Shares<SocketAddr>,
+    /// Leave to be told that they are too many.
+    refusals: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
+}
+
+/// Whether a connection is one of those that its client may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is.
+    Welcome,
+    /// It is one too many: the first request is answered with that, whatever it is.
+    TooMany,
+}
+
+/// What a connection has for as long as it is open, so that it can be counted.
+#[derive(Debug)]
+enum Part {
+    /// Of what its client may have.
+    OfClient { _share: Share<SocketAddr> },
+    /// Of what there is for those that are too many.
+    OfRefusals { _permit: OwnedSemaphorePermit },
+}
+
+impl<S> Server<S> {
+    /// Whether a connection from `peer` is served, or only told that it is one too many; `None` for not even that.
+    fn let_in(&self, peer: SocketAddr) -> Option<(Standing, Part)> {
+        if let Some(share) = self.shares.take(peer.ip(), peer) {
+            return Some((Standing::Welcome, Part::OfClient { _share: share }));
+        }
+        self.metrics.accept_error("client");
+        tracing::debug!(%peer, "the client has too many connections");
+        let permit = Arc::clone(&self.refusals).try_acquire_owned().ok()?;
+        Some((Standing::TooMany, Part::OfRefusals { _permit: permit }))
+    }
 }
 
 /// How the connections ended after the shutdown.
@@ -105,6 +140,8 @@ pub async fn serve<S: Service>(
     let slots = Arc::new(Semaphore::new(slots));
     let server = Arc::new(Server {
         service,
+        shares: Shares::new(limits.connections_per_client),
+        refusals: Arc::new(Semaphore::new(Limits::REFUSALS)),
         limits,
         metrics,
         reads: Reads::default(),
@@ -156,8 +193,11 @@ async fn accept_from<S: Service>(
             is_encrypted: false,
             client: None,
         };
-        let open = (slot, server.metrics.connection());
-        let task = connection::serve(stream, tls.clone(), caller, Arc::clone(server));
+        let Some((standing, share)) = server.let_in(caller.peer) else {
+            continue;
+        };
+        let open = (slot, share, server.metrics.connection());
+        let task = connection::serve(stream, tls.clone(), caller, standing, Arc::clone(server));
         connections.spawn(async move {
             let closed = task.await;
             drop(open);

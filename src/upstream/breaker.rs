@@ -56,6 +56,23 @@ pub(super) enum Sign {
     },
 }
 
+impl Sign {
+    /// Whether anything was heard at all.
+    pub(super) const fn is_of_life(self) -> bool {
+        match self {
+            Self::Answer
+            | Self::Failure {
+                cause: Cause::RateLimited | Cause::Unavailable,
+                ..
+            } => true,
+            Self::Failure {
+                cause: Cause::TimedOut(_),
+                ..
+            } => false,
+        }
+    }
+}
+
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -186,6 +203,16 @@ impl Breaker {
                 cause,
                 wait: PAUSE_MIN,
             }),
+        }
+    }
+
+    /// Whether it is open because of a time-out, and nobody has heard anything since.
+    pub(super) const fn has_timed_out(&self) -> bool {
+        match self.phase {
+            Phase::Open { cause, .. } | Phase::Probing { cause } => {
+                matches!(cause, Cause::TimedOut(_))
+            }
+            Phase::Closed { .. } => false,
         }
     }
 

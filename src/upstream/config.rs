@@ -249,9 +249,9 @@ impl fmt::Debug for Secret {
 /// Credentials by namespace and repository prefix.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
-    entries: Vec<CredentialEntry>,
+    pub(super) entries: Vec<CredentialEntry>,
     /// Where nothing else is said.
-    docker_config: Option<Arc<DockerConfig>>,
+    pub(super) docker_config: Option<Arc<DockerConfig>>,
 }
 
 /// One line of the credentials file.

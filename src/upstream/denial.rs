@@ -10,6 +10,7 @@ use super::token::TokenKey;
 pub struct Denial {
     reason: Arc<str>,
     challenge: Option<Arc<TokenChallenge>>,
+    may_be_missing: bool,
 }
 
 impl Denial {
@@ -22,6 +23,22 @@ impl Denial {
     /// relaying it is what the operator wants.
     pub fn challenge(&self) -> Option<&TokenChallenge> {
         self.challenge.as_deref()
+    }
+
+    /// Whether it says the same of what is not there, and nothing is left to try: the one who asked has shown a token
+    /// that is good, and not for this.
+    pub fn may_be_missing(&self) -> bool {
+        self.may_be_missing
+    }
+
+    /// The same, of a registry that also says so of what is not there.
+    #[must_use]
+    pub(super) fn or_missing(self) -> Self {
+        Self {
+            may_be_missing: true,
+            challenge: None,
+            ..self
+        }
     }
 
     /// The same, with the way in.
@@ -39,6 +56,7 @@ impl From<String> for Denial {
         Self {
             reason: reason.into(),
             challenge: None,
+            may_be_missing: false,
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::breaker::{Breaker, Cause, Change, Refusal, Sign, Ticket};
 use super::clients::Standing;
 use super::quota::Quota;
+use super::waiting::Waiting;
 use super::{Error, answer};
 use crate::metrics::{Counted, Metrics};
 use crate::oci::Namespace;
@@ -46,6 +47,8 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct State {
     breaker: Breaker,
+    /// Those who have no answer to a HEAD yet.
+    waiting: Waiting,
     /// Since when the breaker is open, and what counts that.
     open: Option<(Instant, Counted)>,
     /// What was said of the quota, and when.
@@ -64,18 +67,27 @@ impl Health {
         }
     }
 
-    /// Leave to ask once.
+    /// Leave to ask once, by `method`.
     ///
     /// # Errors
     /// The kind of error that opened the breaker, where it is open.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Error> {
-        let admitted = self.state().breaker.admit(Instant::now());
-        match admitted {
-            Ok(ticket) => Ok(Permit {
-                health: Arc::clone(self),
-                ticket: Some(ticket),
-            }),
+    pub(super) fn admit(self: &Arc<Self>, method: &Method) -> Result<Permit, Error> {
+        let now = Instant::now();
+        let mut state = self.state();
+        match state.breaker.admit(now) {
+            Ok(ticket) => {
+                let is_waited_for = *method == Method::HEAD;
+                if is_waited_for {
+                    state.waiting.begin(now);
+                }
+                Ok(Permit {
+                    health: Arc::clone(self),
+                    is_waited_for,
+                    ticket: Some(ticket),
+                })
+            }
             Err(refusal) => {
+                drop(state);
                 self.refused();
                 Err(refusal.error())
             }
@@ -85,6 +97,13 @@ impl Health {
     /// Why nobody asks now, where that is so.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.state().breaker.refusal(Instant::now())
+    }
+
+    /// Whether whoever has something else to go by need not wait for an answer: somebody has waited for as long as
+    /// `patience` and nobody has heard anything, or it was silence for which it was left alone last.
+    pub(super) fn is_silent(&self, patience: Duration) -> bool {
+        let state = self.state();
+        state.breaker.has_timed_out() || state.waiting.in_vain(Instant::now()) >= patience
     }
 
     /// Counts somebody who is not to ask.
@@ -122,6 +141,9 @@ impl Health {
     fn report(&self, ticket: Ticket, sign: Sign) {
         let now = Instant::now();
         let mut state = self.state();
+        if sign.is_of_life() {
+            state.waiting.heard(now);
+        }
         let change = state.breaker.report(ticket, sign, now, fastrand::f64());
         let (upstream, endpoint) = (&self.label, &self.host);
         match change {
@@ -161,6 +183,8 @@ impl Health {
 #[derive(Debug)]
 pub(super) struct Permit {
     health: Arc<Health>,
+    /// Whether it counts among those who wait.
+    is_waited_for: bool,
     ticket: Option<Ticket>,
 }
 
@@ -177,9 +201,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let mut state = self.health.state();
+        if self.is_waited_for {
+            state.waiting.end();
+        }
         if let Some(ticket) = self.ticket.take() {
-            let now = Instant::now();
-            self.health.state().breaker.give_back(ticket, now);
+            state.breaker.give_back(ticket, Instant::now());
         }
     }
 }

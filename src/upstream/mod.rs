@@ -1,5 +1,6 @@
 //! Other registries: who they are, what may be sent to them, and how they answer.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -63,6 +64,7 @@ pub use helper::Helper;
 
 mod challenge;
 mod issuer;
+mod readers;
 mod rights;
 mod scheme;
 mod token;
@@ -72,6 +74,7 @@ pub use caller::{CallerToken, Holder, TokenHash};
 mod breaker;
 mod health;
 mod quota;
+mod waiting;
 
 // One request to one endpoint.
 mod endpoint;
@@ -273,6 +276,7 @@ impl Upstreams {
             reserve: None,
             // What was parsed is visible text, so this is only ever an error in theory.
             via: (!self.is_circle(via)).then(|| chain.parse().ok()).flatten(),
+            _kept: None,
         }
     }
 }
@@ -293,9 +297,24 @@ pub struct Repository {
     reserve: Option<CallerToken>,
     /// The `Via` header to send; `None` where the request went in a circle.
     via: Option<HeaderValue>,
+    /// What the caller wants kept.
+    _kept: Option<Kept>,
 }
 
+/// Something that is to be kept for as long as anything is done by way of a [`Repository`].
+pub type Kept = Arc<dyn Any + Send + Sync>;
+
 impl Repository {
+    /// The same, which keeps `kept` until it and all its clones are dropped: also those with which something goes on
+    /// when its caller has left.
+    #[must_use]
+    pub fn keeping(self, kept: Kept) -> Self {
+        Self {
+            _kept: Some(kept),
+            ..self
+        }
+    }
+
     /// The canonical name of the upstream.
     pub fn namespace(&self) -> &Namespace {
         &self.upstream.namespace
@@ -323,6 +342,18 @@ impl Repository {
         endpoints
             .iter()
             .any(|endpoint| endpoint.health.is_short_of_quota())
+    }
+
+    /// How long whoever holds a copy waits for upstream: for `patience`, or not at all where somebody else has waited
+    /// that long in vain just now.
+    pub fn patience(&self, patience: Duration) -> Duration {
+        let mut endpoints = self.upstream.endpoints.iter();
+        // Those that are left alone are passed over at once.
+        let asked = endpoints.find(|endpoint| endpoint.health.refusal().is_none());
+        match asked {
+            Some(endpoint) if endpoint.health.is_silent(patience) => Duration::ZERO,
+            Some(_) | None => patience,
+        }
     }
 
     /// For how long at least upstream is left alone, where none of its endpoints is asked now: it fails, or limits the

@@ -25,6 +25,9 @@ use super::{CallerToken, Credential, Denial, Error, TokenChallenge, answer, body
 /// What Amazon's private registries say, with a 403, to a password that was good for twelve hours.
 const EXPIRED: &str = "authorization token has expired";
 
+/// What a challenge says to a token that is good, and not for this (RFC 6750 section 3.1).
+const LACKS_SCOPE: &str = "insufficient_scope";
+
 /// One request.
 #[derive(Debug)]
 pub(super) struct Ask<'a> {
@@ -62,9 +65,20 @@ pub(super) struct Answer {
     /// Where redirects led, if there were any.
     pub(super) target: Option<Target>,
     is_authenticated: bool,
-    is_credential_refused: bool,
+    shown: Shown,
     /// How the caller could be let in with a token of their own.
     challenge: Option<TokenChallenge>,
+}
+
+/// What the registry says of what it was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// It takes it, or does not say.
+    Undisputed,
+    /// It is a wrong name or password.
+    Refused,
+    /// It is a good token, and not for this repository.
+    TooLittle,
 }
 
 impl Answer {
@@ -72,7 +86,7 @@ impl Answer {
     pub(super) fn is_refusal(&self) -> bool {
         let status = self.status();
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        !self.is_away && (is_refused || self.is_credential_refused)
+        !self.is_away && (is_refused || self.shown == Shown::Refused)
     }
 
     /// The status.
@@ -113,7 +127,7 @@ impl Session<'_> {
     /// What kept an answer from coming, now or a moment ago, and what kept a token from coming. No status of the
     /// registry is an error here.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
-        let permit = self.endpoint.health.admit()?;
+        let permit = self.endpoint.health.admit(&ask.method)?;
         let outcome = self.converse_as_lent(ask).await;
         permit.report(self.sign_of(ask, &outcome));
         outcome.map_err(|lost| lost.error)
@@ -205,13 +219,19 @@ impl Session<'_> {
     ) -> Result<Answer, Lost> {
         let arrival = self.travel(ask, url, Some(token.authorization())).await?;
         let is_refused = arrival.response.status() == StatusCode::UNAUTHORIZED && !arrival.is_away;
-        let scheme = if is_refused {
-            self.choose(&challenges(arrival.response.headers()), url)?
+        let offered = if is_refused {
+            challenges(arrival.response.headers())
         } else {
-            None
+            Vec::new()
         };
+        let scheme = self.choose(&offered, url)?;
         Ok(Answer {
             is_authenticated: true,
+            shown: if offered.iter().any(lacks_scope) {
+                Shown::TooLittle
+            } else {
+                Shown::Undisputed
+            },
             challenge: scheme.and_then(|scheme| self.relayed(&scheme)),
             ..self.answered(arrival, None)
         })
@@ -226,7 +246,7 @@ impl Session<'_> {
         if !is_same_origin(&self.endpoint.root, &target.url) {
             return self.revisit(ask, target).await.map_err(|lost| lost.error);
         }
-        let permit = self.endpoint.health.admit()?;
+        let permit = self.endpoint.health.admit(&ask.method)?;
         let outcome = self.revisit(ask, target).await;
         permit.report(match &outcome {
             Ok(answer) => Some(sign_of_answer(
@@ -250,7 +270,7 @@ impl Session<'_> {
             is_away: true,
             target: Some(arrival.target.unwrap_or_else(here)),
             is_authenticated: false,
-            is_credential_refused: false,
+            shown: Shown::Undisputed,
             challenge: None,
         })
     }
@@ -266,7 +286,7 @@ impl Session<'_> {
         if answer.is_away {
             return Error::Denied(denial);
         }
-        if answer.is_credential_refused {
+        if answer.shown == Shown::Refused {
             return issuer::credential_refused();
         }
         if answer.is_authenticated && words.contains(EXPIRED) {
@@ -277,14 +297,25 @@ impl Session<'_> {
             let denial = Denial::from(reason.to_owned());
             return Error::Denied(denial.with_challenge(answer.challenge));
         }
-        let is_missing = status == StatusCode::UNAUTHORIZED
-            && answer.is_authenticated
-            && self.caller.is_none()
-            && self.endpoint.row.unauthorized_is_missing;
-        if is_missing {
-            Error::NotFound
-        } else {
-            Error::Denied(denial.with_challenge(answer.challenge))
+        if status == StatusCode::UNAUTHORIZED && self.endpoint.row.unauthorized_is_missing {
+            return self.denied_or_missing(denial, answer.shown, answer.challenge);
+        }
+        Error::Denied(denial.with_challenge(answer.challenge))
+    }
+
+    /// What the 401 of a registry means that says the same of what is missing and of what is private, as Docker Hub
+    /// does. Whoever could still show a token is told how, because nothing else would ever bring it along; whoever has
+    /// shown a good one has heard the last word, and so has everybody where no other right than the mirror's counts.
+    fn denied_or_missing(
+        &self,
+        denial: Denial,
+        shown: Shown,
+        challenge: Option<TokenChallenge>,
+    ) -> Error {
+        match (self.caller, challenge) {
+            (Some(_), _) if shown == Shown::TooLittle => Error::Denied(denial.or_missing()),
+            (None, None) => Error::NotFound,
+            (_, challenge) => Error::Denied(denial.with_challenge(challenge)),
         }
     }
 
@@ -318,15 +349,20 @@ impl Session<'_> {
 
     fn answered(&self, arrival: Arrival, attached: Option<&Attached>) -> Answer {
         let is_unauthorized = arrival.response.status() == StatusCode::UNAUTHORIZED;
+        let is_credential_refused = attached.is_some_and(|attached| match attached.scheme {
+            Scheme::Bearer(_) => attached.is_credential_refused,
+            Scheme::Basic(_) => is_unauthorized,
+        });
         Answer {
             response: arrival.response,
             is_away: arrival.is_away,
             target: arrival.target,
             is_authenticated: attached.is_some(),
-            is_credential_refused: attached.is_some_and(|attached| match attached.scheme {
-                Scheme::Bearer(_) => attached.is_credential_refused,
-                Scheme::Basic(_) => is_unauthorized,
-            }),
+            shown: if is_credential_refused {
+                Shown::Refused
+            } else {
+                Shown::Undisputed
+            },
             challenge: attached.and_then(|attached| self.relayed(&attached.scheme)),
         }
     }
@@ -340,6 +376,11 @@ impl Session<'_> {
             (_, Scheme::Basic(_)) => Next::GiveUp,
         }
     }
+}
+
+/// Whether a challenge answers a token that is good, and not for this.
+fn lacks_scope(challenge: &Challenge) -> bool {
+    challenge.parameter("error") == Some(LACKS_SCOPE)
 }
 
 /// What follows a 401.

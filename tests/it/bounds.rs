@@ -34,7 +34,8 @@ async fn wait_for(mirror: &Mirror, line: &str) {
 async fn large_blobs_wait_for_a_place_and_small_ones_get_through() {
     let gate = Gate::closed();
     let mut upstreams = Vec::new();
-    let mut setup = Setup::new();
+    // All of them are asked for by one client here.
+    let mut setup = Setup::new().line("clients: { requests: 1000 }");
     for n in 0..=LARGE_FILLS / CONNECTIONS {
         let upstream = Upstream::start().await;
         setup = setup.upstream(&format!("r{n}.example"), &upstream);

@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use crate::harness::client::{Ending, Request};
 use crate::harness::content::{KIB, MIB, Manifest, OCI_IMAGE, bytes, sha256};
 use crate::harness::gate::Gate;
-use crate::harness::mirror::Mirror;
+use crate::harness::mirror::{Mirror, Setup};
 use crate::harness::upstream::{Answer, Body, End, Seen, Upstream};
-use crate::harness::world::World;
+use crate::harness::world::{REGISTRY, World};
 
 /// How much of a blob the mirror keeps back until the digest is known, in bytes.
 const WITHHELD: usize = 64 * KIB;
@@ -265,6 +265,23 @@ async fn a_blob_that_is_limited_per_connection_gets_more_of_them() {
     costs(&world, &target(&digest), &content, ABOUT_ONE).await;
     let connections = world.upstream.sent_at_once();
     assert!((2..=4).contains(&connections), "{connections}");
+}
+
+#[tokio::test]
+async fn a_blob_gets_no_more_connections_than_the_operator_says() {
+    let worlds = [1, 2].map(|per_blob| async move {
+        let upstream = Upstream::start().await;
+        let limits = format!("limits: {{ connections_per_blob: {per_blob} }}");
+        let setup = Setup::new().upstream_with(REGISTRY, &upstream, &limits);
+        let mirror = setup.start().await;
+        let world = World { upstream, mirror };
+        let content = bytes(1, 34 * MIB);
+        let digest = world.upstream.put_blob("team/app", slow(&content));
+        announce(&world, &digest, content.len()).await;
+        costs(&world, &target(&digest), &content, ABOUT_ONE).await;
+        assert_eq!(world.upstream.sent_at_once(), per_blob);
+    });
+    join_all(worlds).await;
 }
 
 #[tokio::test]

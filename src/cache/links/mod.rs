@@ -143,7 +143,8 @@ impl Links {
         if !may_do_without {
             return Ok(check.await?);
         }
-        match timeout(PATIENCE, check).await {
+        // A check that nobody waits for is begun all the same: a time-out asks first and looks at the time then.
+        match timeout(source.patience(PATIENCE), check).await {
             Ok(Err(error)) if error.is_trouble() => Ok(Proof::Held),
             Err(_elapsed) => Ok(Proof::Held),
             Ok(checked) => Ok(checked?),

@@ -145,3 +145,64 @@ async fn those_over_the_number_of_connections_wait_their_turn() {
     let limited = r#"entrepot_accept_errors_total{reason="limit"} "#;
     assert!(server.metrics.render().contains(limited));
 }
+
+fn two_for_each_client() -> Limits {
+    Limits {
+        connections: 100,
+        connections_per_client: 2,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn one_client_too_many_connections_is_told_so() {
+    let server = start(two_for_each_client());
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    for client in [&mut first, &mut second] {
+        client.send(get("/")).await;
+        client.until("hello").await;
+    }
+    for _ in 0..3 {
+        let mut third = server.connect().await;
+        third.send(get("/third")).await;
+        let answer = third.rest().await;
+        assert_eq!(statuses(&answer), ["429"]);
+        assert!(
+            answer.to_ascii_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+    }
+    let counted = r#"entrepot_accept_errors_total{reason="client"} 3"#;
+    assert!(server.metrics.render().contains(counted));
+    // What it has goes on, and what it gives back it has again.
+    first.send(get("/first")).await;
+    first.until("hello").await;
+    drop(second);
+    let served = async {
+        loop {
+            let mut again = server.connect().await;
+            again.send(get_and_close("/again")).await;
+            if statuses(&again.rest().await) == ["200"] {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, served).await.unwrap();
+    assert!(!server.seen().contains(&"GET /third".to_owned()));
+}
+
+#[tokio::test]
+async fn those_who_are_told_that_they_are_too_many_are_no_more_than_so_many() {
+    let server = start(two_for_each_client());
+    let mut open = Vec::new();
+    for _ in 0..2 + Limits::REFUSALS {
+        open.push(server.connect().await);
+    }
+    server
+        .shows(&format!("entrepot_connections {}", 2 + Limits::REFUSALS))
+        .await;
+    let mut beyond = server.connect().await;
+    assert_eq!(beyond.rest().await, "", "it is closed without a word");
+    open[0].send(get("/")).await;
+    open[0].until("hello").await;
+}

@@ -10,18 +10,18 @@ use std::task::{Context, Poll, Waker};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::library::{Ask, FILE_BYTES, Library, check_answers, content, requests};
 use super::*;
-use crate::http::Segment;
+use crate::http::{Segment, Shares};
 use crate::server::connection::http;
 use crate::server::exchange::Exchange;
 use crate::server::line::{BITE_BYTES, Line};
 use crate::server::reads::Reads;
 use crate::server::socket::Socket;
 use crate::server::wire::Wire;
-use crate::server::{Phase, Server};
+use crate::server::{Phase, Server, Standing};
 
 /// A network that takes, one write after the other, so many bytes, and none for a while where there is a 0.
 struct Moody {
@@ -142,6 +142,8 @@ fn joined(slices: &[IoSlice<'_>], mut most: usize) -> Vec<u8> {
 fn exchange(library: &Library, line: &Arc<Line>) -> Exchange<Library> {
     let (_, phase) = watch::channel(Phase::Serving);
     let server = Arc::new(Server {
+        shares: Shares::new(1),
+        refusals: Arc::new(Semaphore::new(1)),
         service: library.clone(),
         limits: Limits::default(),
         metrics: Metrics::new(),
@@ -154,7 +156,7 @@ fn exchange(library: &Library, line: &Arc<Line>) -> Exchange<Library> {
         is_encrypted: false,
         client: None,
     };
-    Exchange::new(server, caller, Arc::clone(line))
+    Exchange::new(server, caller, Standing::Welcome, Arc::clone(line))
 }
 
 /// What a moody network gets from hyper for these requests, and in how many turns.

@@ -157,11 +157,19 @@ async fn on_docker_hub_a_second_refusal_means_that_there_is_no_such_repository()
         }
     })
     .await;
-    let repository = at("docker.io", &[&fake.url()]).repository();
+    let known = at("docker.io", &[&fake.url()]).with_credential();
+    let repository = known.repository();
     let missing = repository.get_manifest(&latest()).await;
     assert!(matches!(missing, Err(Error::NotFound)), "{missing:?}");
     let missing = repository.head_blob(&digest_of("x")).await;
     assert!(matches!(missing, Err(Error::NotFound)), "{missing:?}");
+    // Without a right of the mirror's own, a caller may have one.
+    let repository = at("docker.io", &[&fake.url()]).repository();
+    let denied = repository.get_manifest(&latest()).await;
+    assert!(
+        matches!(&denied, Err(Error::Denied(denial)) if denial.challenge().is_some()),
+        "{denied:?}"
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::members::{Content, HERE, Kind, Members, OPEN, THERE};
+use crate::harness::client::Request;
 use crate::harness::clock;
+use crate::harness::content::sha256;
 use crate::harness::mirror::{Mirror, Setup};
 use crate::harness::upstream::{Answer, Upstream};
 use crate::harness::world::REGISTRY;
@@ -229,5 +231,45 @@ async fn what_is_everybodys_is_read_without_a_question() {
         assert!(!links.any(|path| path.starts_with("v1/links") || path.starts_with("v1/private")));
         mirror.stop().await;
         mirror = mirror.start_again().await;
+    }
+}
+
+#[tokio::test]
+async fn c29_nobody_can_tell_what_is_cached_and_not_theirs_from_what_is_not_there() {
+    // Of one repository the mirror has a credential, and has brought in what it holds. Through the other one, what is
+    // cached and what nobody has is answered alike: with the same words, after as many questions.
+    let (registry, _members, content, mirror) = with_a_credential_for_one().await;
+    let nowhere = sha256(b"what nobody has");
+    for kind in [Kind::Head, Kind::Get, Kind::Range, Kind::Manifest] {
+        let cached = content.request(kind, THERE);
+        let path = if kind == Kind::Manifest {
+            "manifests"
+        } else {
+            "blobs"
+        };
+        let absent = format!("/v2/{THERE}/{path}/{nowhere}");
+        let absent = if kind == Kind::Head {
+            Request::head(&absent)
+        } else {
+            Request::get(&absent)
+        };
+        let absent = if kind == Kind::Range {
+            absent.header("Range", "bytes=0-9")
+        } else {
+            absent
+        };
+        let mut seen = Vec::new();
+        // The first question finds out what the registry wants, whatever it is about.
+        mirror.send(content.request(kind, THERE)).await;
+        for request in [cached, absent] {
+            registry.forget();
+            let answer = mirror.send(request).await;
+            let names = answer.headers.iter().map(|(name, _)| name.clone());
+            let names: Vec<_> = names.collect();
+            let n_asked = registry.log().len();
+            seen.push((answer.status, names, answer.body.clone(), n_asked));
+        }
+        assert_eq!(seen[0], seen[1], "{kind:?}");
+        assert!(seen[0].3 > 0, "{kind:?}: upstream decides");
     }
 }

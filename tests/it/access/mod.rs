@@ -6,4 +6,5 @@ mod callers;
 mod clients;
 mod links;
 mod provenance;
+mod readers;
 mod table;

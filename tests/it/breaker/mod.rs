@@ -4,6 +4,7 @@ mod fills;
 mod limits;
 mod outages;
 mod quota;
+mod silence;
 
 use crate::harness::world::{REGISTRY, World};
 

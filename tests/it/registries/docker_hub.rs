@@ -64,33 +64,6 @@ async fn p1_many_clients_share_one_token() {
 }
 
 #[tokio::test]
-async fn p2_hub_missing_repo() {
-    let hub = Upstream::start().await;
-    let guard = guard(&hub);
-    guard.stand(&hub, &hub, "/token");
-    hub.put_image("library/nginx", "v1", &Image::new(1));
-    let realm = hub.url("/token");
-    hub.rule(move |request: &Seen| {
-        let (name, _, _) = request.parts()?;
-        let challenge = format!(
-            r#"Bearer realm="{realm}",service="registry.docker.io",scope="repository:{name}:pull",error="insufficient_scope""#
-        );
-        let refusal = Answer::error(401, "UNAUTHORIZED");
-        (name == "library/missing").then(|| refusal.header("WWW-Authenticate", &challenge))
-    });
-    let mirror = mirror_of(HUB, &hub).await;
-    let missing = "/v2/library/missing/manifests/v1?ns=docker.io";
-    mirror
-        .get(missing)
-        .await
-        .expect_error(404, "MANIFEST_UNKNOWN");
-    assert!(guard.issued() <= 2);
-    assert!(hub.requests("GET", "/v2/library/missing/*").len() <= 3);
-    // And nobody else suffers.
-    pulls(&mirror, HUB, "library/nginx", &Image::new(1)).await;
-}
-
-#[tokio::test]
 async fn p3_hub_head_free() {
     let hub = Upstream::start().await;
     let image = Image::new(1);

@@ -3,37 +3,10 @@
 use super::mirror_of;
 use crate::harness::content::Image;
 use crate::harness::mirror::Setup;
-use crate::harness::upstream::{Answer, Guard, Seen, Upstream};
+use crate::harness::upstream::{Answer, Upstream};
 
 /// Just more than the time for which a tag is believed, in seconds.
 const AFTER_TTL: i64 = 15 * 60 + 1;
-
-#[tokio::test]
-async fn p2_hub_repository_that_goes_is_gone() {
-    let hub = Upstream::start().await;
-    let guard = Guard::bearer(&hub.url("/token"), "registry.docker.io");
-    guard.stand(&hub, &hub, "/token");
-    hub.put_image("library/goes", "v1", &Image::new(1));
-    let mirror = mirror_of("docker.io", &hub).await;
-    let target = "/v2/library/goes/manifests/v1?ns=docker.io";
-    mirror.get(target).await.expect(200);
-    let realm = hub.url("/token");
-    hub.rule(move |request: &Seen| {
-        let (name, _, _) = request.parts()?;
-        let challenge = format!(
-            r#"Bearer realm="{realm}",service="registry.docker.io",scope="repository:{name}:pull",error="insufficient_scope""#
-        );
-        Some(Answer::error(401, "UNAUTHORIZED").header("WWW-Authenticate", &challenge))
-    });
-    mirror.clock.advance(AFTER_TTL);
-    // Not stale: Hub has said so, in its way.
-    let answer = mirror.get(target).await;
-    answer.expect_error(404, "MANIFEST_UNKNOWN");
-    let asked = hub.log().len();
-    let answer = mirror.get(target).await;
-    answer.expect_error(404, "MANIFEST_UNKNOWN");
-    assert_eq!(hub.log().len(), asked, "it is remembered for a moment");
-}
 
 #[tokio::test]
 async fn p21_a_tag_that_expired_is_gone() {

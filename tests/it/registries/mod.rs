@@ -16,6 +16,7 @@ mod self_hosted;
 
 mod challenges;
 mod digests;
+mod hub_private;
 mod lists;
 mod ranges;
 mod rate_limits;

@@ -10,7 +10,9 @@ mod framing;
 
 mod certificates;
 mod credentials;
+mod poisoning;
 mod redirects;
+mod shares;
 mod tokens;
 
 mod hostile_upstream;
