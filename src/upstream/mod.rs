@@ -347,9 +347,13 @@ impl Repository {
     /// How long whoever holds a copy waits for upstream: for `patience`, or not at all where somebody else has waited
     /// that long in vain just now.
     pub fn patience(&self, patience: Duration) -> Duration {
-        let mut endpoints = self.upstream.endpoints.iter();
-        // Those that are left alone are passed over at once.
-        let asked = endpoints.find(|endpoint| endpoint.health.refusal().is_none());
+        let endpoints = &self.upstream.endpoints;
+        // Those that are left alone are passed over at once. Where all of them are, somebody may be trying one, whose
+        // answer is not waited for either.
+        let asked = endpoints
+            .iter()
+            .find(|endpoint| endpoint.health.refusal().is_none())
+            .or(endpoints.first());
         match asked {
             Some(endpoint) if endpoint.health.is_silent(patience) => Duration::ZERO,
             Some(_) | None => patience,

@@ -124,6 +124,8 @@ async fn whoever_tries_for_all_after_a_time_out_does_not_wait_for_it_with_a_copy
         // The pause is over: this one tries, and is served meanwhile.
         clock::pass(62).await;
         times.push(stale(&world, &tag(n % TAGS)).await);
+        // The same again joins what it tries, and another is refused.
+        times.push(stale(&world, &tag(n % TAGS)).await);
         times.push(stale(&world, &tag(7)).await);
     }
     assert!(median(times.clone()) <= THEN, "{times:?}");

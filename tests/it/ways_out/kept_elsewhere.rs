@@ -196,13 +196,13 @@ async fn c48_a_helper_that_fails_leaves_its_upstream_alone_and_no_other() {
 
 #[tokio::test]
 async fn a_helper_sees_its_own_variables_and_the_registry_alone() {
-    let upstream = guarded("registry.example").await;
+    let upstream = guarded("pw-of-registry.example").await;
     let setup = Setup::new();
     let seen = setup.file("seen", "");
-    // What it reads is the password here.
+    // What it reads is part of the password here.
     let body = format!(
         "env > {seen:?}; echo \"args $*\" >> {seen:?}\n\
-         echo \"{{\\\"Username\\\":\\\"robot\\\",\\\"Secret\\\":\\\"$(cat)\\\"}}\""
+         echo \"{{\\\"Username\\\":\\\"robot\\\",\\\"Secret\\\":\\\"pw-of-$(cat)\\\"}}\""
     );
     let (path, _) = program(&setup, &body);
     let keys = format!("credentials: {{ exec: [{path:?}, a b], environment: [\"REGION=here\"] }}");
