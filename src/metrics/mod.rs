@@ -18,6 +18,9 @@ use prometheus_client::registry::Registry;
 mod cache;
 use cache::CacheMetrics;
 
+mod shared;
+use shared::SharedMetrics;
+
 mod upstream;
 pub use upstream::UpstreamRequest;
 use upstream::UpstreamRequestLabels;
@@ -55,6 +58,7 @@ struct Inner {
     fill_waiters: Gauge,
     storage_errors: Family<OperationLabel, Counter>,
     cache: CacheMetrics,
+    shared: SharedMetrics,
     digest_mismatches: Family<UpstreamLabel, Counter>,
     connections: Gauge,
     connections_accepted: Counter,
@@ -162,7 +166,7 @@ impl Metrics {
             .observe(duration.as_secs_f64());
     }
 
-    /// Body bytes went to a client; `source` is `cache` or `upstream`.
+    /// Body bytes went to a client; `source` is `cache`, `shared` or `upstream`.
     pub fn served_bytes(&self, upstream: &str, source: &'static str, bytes: u64) {
         let labels = ServedLabels {
             upstream: upstream.to_owned(),
@@ -296,6 +300,7 @@ impl Inner {
             fill_waiters: Gauge::default(),
             storage_errors: Family::default(),
             cache: CacheMetrics::default(),
+            shared: SharedMetrics::default(),
             digest_mismatches: Family::default(),
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
@@ -390,6 +395,7 @@ impl Inner {
             self.storage_errors.clone(),
         );
         self.cache.register(registry);
+        self.shared.register(registry);
         registry.register(
             "digest_mismatch",
             "Bodies of upstreams with other bytes than were asked for",

@@ -13,10 +13,13 @@
 //! v1/rights/<2 hex>/<hex>.json         when the mirror could read a repository last
 //! v1/origins/<2 hex>/<hex>.json        which registries a repository was pulled from
 //! v1/homes/<2 hex>/<hex>.json          which of several registries had a repository
+//! v1/outbox/<what>                     that something is still to be uploaded
 //! ```
 //!
 //! Every name is hex that was computed here, so nothing a client or an upstream wrote ever becomes a path. The
 //! records say in their content what they are about.
+
+use std::fmt;
 
 use crate::oci::{Algorithm, Digest, Namespace, RepositoryName, Tag};
 
@@ -61,12 +64,56 @@ pub enum RecordKey<'a> {
     Referrers(&'a Namespace, &'a RepositoryName, &'a Digest),
     /// That a repository has a blob.
     Link(&'a Namespace, &'a RepositoryName, &'a Digest),
-    /// When the mirror could read a repository last.
-    Right(&'a Namespace, &'a RepositoryName),
+    /// When the mirror could read a repository last, as this user or as nobody. Another user's right is another record, for
+    /// mirrors that share what they know and have different credentials.
+    Right(&'a Namespace, &'a RepositoryName, Option<&'a str>),
     /// Which registries a repository of this name was pulled from.
     Origin(&'a RepositoryName),
     /// Which of several registries had a repository that was asked for by this name alone.
     Home(&'a RepositoryName),
+}
+
+/// A record by the name of its file, for those who need not know what it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordName {
+    kind: RecordKind,
+    /// 64 hex digits.
+    hex: String,
+}
+
+impl RecordName {
+    /// The name that says `kind` and `hex`, as [`fmt::Display`] writes it with a full stop between.
+    pub(super) fn parse(kind: &str, hex: &str) -> Option<Self> {
+        let kind = RecordKind::ALL
+            .into_iter()
+            .find(|own| own.shelf() == kind)?;
+        let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let is_name = hex.len() == 64 && hex.chars().all(is_hex);
+        let hex = hex.to_owned();
+        is_name.then_some(Self { kind, hex })
+    }
+
+    pub(super) fn place(&self) -> Place {
+        let (shelf, hex) = (self.kind.shelf(), &self.hex);
+        Place::new([shelf, &hex[..2]], format!("{hex}.json"))
+    }
+
+    /// Where it lies, relative to the cache directory.
+    pub(super) fn path(&self) -> String {
+        self.place().path()
+    }
+}
+
+impl From<RecordKey<'_>> for RecordName {
+    fn from(key: RecordKey<'_>) -> Self {
+        named(key)
+    }
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.kind.shelf(), self.hex)
+    }
 }
 
 /// Whose the bytes of a blob are. It shows in where they lie, so that it goes where they go and cannot be lost alone.
@@ -92,7 +139,7 @@ impl Audience {
 }
 
 /// A kind of record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordKind {
     /// What is a manifest.
     Manifest,
@@ -192,8 +239,24 @@ pub(super) fn scrub_position() -> Place {
     Place::new([], "scrub.json".to_owned())
 }
 
+/// Where the bytes of a manifest lie in an object store: apart from blobs, so that nobody who asks for a blob finds one.
+pub(super) fn document(digest: &Digest) -> Place {
+    let hex = digest.hex();
+    let algorithm = digest.algorithm().as_str();
+    Place::new(["documents", algorithm, &hex[..2]], hex.clone())
+}
+
+/// The directory of what is still to be uploaded.
+pub(super) fn outbox_directory() -> [&'static str; 2] {
+    [VERSION, "outbox"]
+}
+
 /// Where a record lies.
 pub(super) fn record(key: RecordKey<'_>) -> Place {
+    named(key).place()
+}
+
+fn named(key: RecordKey<'_>) -> RecordName {
     // No part holds a space, so no two keys make the same text.
     let (kind, text) = match key {
         RecordKey::Manifest(namespace, repository, digest) => (
@@ -214,14 +277,19 @@ pub(super) fn record(key: RecordKey<'_>) -> Place {
             RecordKind::Link,
             format!("{namespace} {repository} {digest}"),
         ),
-        RecordKey::Right(namespace, repository) => {
+        RecordKey::Right(namespace, repository, None) => {
             (RecordKind::Right, format!("{namespace} {repository}"))
         }
+        // A user name may hold anything; whose a right is, the record says.
+        RecordKey::Right(namespace, repository, Some(user)) => (
+            RecordKind::Right,
+            format!("{namespace} {repository} {user}"),
+        ),
         RecordKey::Origin(repository) => (RecordKind::Origin, repository.to_string()),
         RecordKey::Home(repository) => (RecordKind::Home, repository.to_string()),
     };
     let hex = Digest::of(Algorithm::Sha256, text.as_bytes()).hex();
-    Place::new([kind.shelf(), &hex[..2]], format!("{hex}.json"))
+    RecordName { kind, hex }
 }
 
 #[cfg(test)]

@@ -484,6 +484,16 @@ impl Local {
 }
 
 impl StoredBlob {
+    /// A blob that was verified and is in `file`, which need not have a name any more.
+    pub(crate) fn of_file(file: Arc<File>, size: u64, audience: Audience) -> Self {
+        Self {
+            file,
+            size,
+            audience,
+            last_use: LastUse { at: 0, note: 0 },
+        }
+    }
+
     pub(super) fn new(file: Arc<File>, stat: &Stat, audience: Audience) -> Self {
         Self {
             file,

@@ -5,7 +5,7 @@
 
 mod kept;
 mod layout;
-pub use layout::{Audience, RecordKey, RecordKind};
+pub use layout::{Audience, RecordKey, RecordKind, RecordName};
 
 mod local;
 pub use local::{Access, Local, OpenError, RECORD_BYTES_MAX, StoredBlob};
@@ -23,6 +23,11 @@ pub use seal::LastUse;
 
 mod survey;
 pub use survey::{ListedBlob, RecordsMost, SHARDS, Space, Trimmed};
+
+mod outbox;
+pub use outbox::Parcel;
+
+pub mod shared;
 
 use std::io;
 use std::sync::Arc;

@@ -39,6 +39,10 @@ const PUBLIC_HOSTS_KEPT_MAX: u64 = 16;
 /// the resolver gives up, which takes longer than anybody waits for it; the storage needs those threads, too.
 const PUBLIC_LOOKUPS_MAX: usize = 32;
 
+/// Where machines and pods ask for their own identity: EC2, ECS, EKS, Azure and Google Cloud.
+const OWN_IDENTITY: &str =
+    "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,metadata.google.internal";
+
 /// What is known of a registry that nobody configured. The two do not share what one of them could use up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -216,6 +220,20 @@ impl ConfiguredClients {
             &self.others
         }
     }
+}
+
+/// A client for an object store, which trusts `roots`. Where machines of a cloud learn who they are is never behind a
+/// proxy.
+///
+/// # Errors
+/// As [`PublicClients::new`].
+pub(super) fn for_storage(roots: RootCertStore, proxies: &Proxies) -> Result<Client, BuildError> {
+    let tls = tls::client(roots).map_err(BuildError::Tls)?;
+    let proxies = Proxies {
+        no: [&*proxies.no, OWN_IDENTITY].join(","),
+        ..proxies.clone()
+    };
+    configured(&tls, &proxies)
 }
 
 fn configured(tls: &ClientConfig, proxies: &Proxies) -> Result<Client, BuildError> {

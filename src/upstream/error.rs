@@ -138,6 +138,9 @@ pub enum BuildError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The CA certificates of the shared tier are of no use.
+    #[error("the CA certificates of the shared tier cannot be used: {0}")]
+    SharedAuthorities(String),
     /// A proxy of the environment is none.
     #[error(
         "{0} is not the URL of a proxy: it starts with http, https, socks4, socks4a, socks5 or socks5h"

@@ -207,6 +207,22 @@ impl Upstreams {
         })))
     }
 
+    /// A client for an object store: it goes the usual way, through the same proxies, and trusts the authorities in `ca`
+    /// (PEM) beside the usual ones. Connects to nothing, and reads the usual authorities: it blocks.
+    ///
+    /// # Errors
+    /// When `ca` or a proxy is of no use.
+    pub fn client_for_storage(&self, ca: Option<&[u8]>) -> Result<reqwest::Client, BuildError> {
+        let roots = tls::usual_roots();
+        let roots = match ca {
+            Some(pem) => {
+                tls::with_authorities(&roots, pem).map_err(BuildError::SharedAuthorities)?
+            }
+            None => roots,
+        };
+        clients::for_storage(roots, &self.0.proxies)
+    }
+
     /// Which registries there are.
     pub fn directory(&self) -> &Directory {
         &self.0.directory
