@@ -47,6 +47,7 @@ use registry::{CurrentRegistry, Registry};
 use reload::{Fixed, Reload};
 use server::{BindError, Drained, Limits, Listener, TlsError, TlsFiles};
 use storage::Local;
+use storage::shared::{SetUpError, Shared};
 use upstream::Upstreams;
 
 /// How long the end waits for a disk after the last answer, so that a broken one does not hold it up: with the time
@@ -62,6 +63,9 @@ pub enum StartError {
     /// The upstreams cannot be set up.
     #[error(transparent)]
     Upstream(#[from] upstream::BuildError),
+    /// The shared tier cannot be set up. That it is not up is no such reason.
+    #[error(transparent)]
+    Shared(#[from] SetUpError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -110,8 +114,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Mirror, StartError> {
         let tls = listen.tls.map(TlsFiles::load).transpose()?.map(Arc::new);
         listeners.push(Listener { socket, tls });
     }
+    let shared = match config.shared {
+        Some(shared) => {
+            let client = upstreams.client_for_storage(shared.ca.as_deref())?;
+            Some(Shared::open(&shared, client, metrics.clone())?)
+        }
+        None => None,
+    };
     let cache = Cache::new(
         storage,
+        shared,
         config.tags,
         config.budget,
         config.scrub,

@@ -12,7 +12,7 @@ use crate::config::{self, Arguments, Config, Files, Listen, Problems, Reading, W
 use crate::metrics::Metrics;
 use crate::oci::Namespace;
 use crate::registry::{CurrentRegistry, Registry};
-use crate::storage::Access;
+use crate::storage::{Access, shared};
 use crate::upstream::{self, Upstreams};
 
 /// What of a running mirror another configuration changes, and what it does not.
@@ -35,6 +35,7 @@ pub(crate) struct Fixed {
     pub(crate) budget: Budget,
     pub(crate) scrub: ScrubPlan,
     pub(crate) connections_per_client: Option<usize>,
+    pub(crate) shared: Option<shared::Config>,
 }
 
 /// Why a configuration was not taken on. The one before stays.
@@ -70,6 +71,7 @@ impl Fixed {
             budget: config.budget,
             scrub: config.scrub,
             connections_per_client: config.connections_per_client,
+            shared: config.shared.clone(),
         }
     }
 
@@ -102,6 +104,7 @@ impl Fixed {
                 "clients.connections",
                 self.connections_per_client != config.connections_per_client,
             ),
+            ("cache.shared", self.shared != config.shared),
         ];
         let differing = keys.into_iter().filter(|(_, differs)| *differs);
         differing.map(|(key, _)| key).collect()
@@ -230,9 +233,10 @@ mod tests {
         let config = |directory, size, whether, period, connections| {
             let cache = format!("directory: {directory}, max_size: {size}, min_free: {size}");
             let scrub = format!("scrub_every: {period}, scrub_rate: {size}");
+            let shared = format!("shared: {{ url: 's3://{directory}' }}");
             let yaml = format!(
                 "listen: [{{ address: '[::]:3000', upstream: {directory}.example }}]\n\
-                 cache: {{ {cache}, group_access: {whether}, {scrub} }}\n\
+                 cache: {{ {cache}, group_access: {whether}, {scrub}, {shared} }}\n\
                  clients: {{ connections: {connections} }}\n"
             );
             Config::from_yaml(&yaml).expect("well-formed")
@@ -248,7 +252,13 @@ mod tests {
         });
         let mut documented = BTreeSet::new();
         for (key, waits) in rows {
+            // What is in a list or in a mapping of its own goes with that.
             let (top, _) = key.split_once("[]").unwrap_or((key, ""));
+            let is_below = |of: &&str| {
+                top.strip_prefix(*of)
+                    .is_some_and(|rest| rest.starts_with('.'))
+            };
+            let top = waiting.iter().copied().find(is_below).unwrap_or(top);
             assert_eq!(waits, waiting.contains(top), "{key}");
             if waits {
                 documented.insert(top);

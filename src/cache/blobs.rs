@@ -8,11 +8,12 @@ use tokio::task::spawn_blocking;
 use super::Error;
 use super::behind::Behind;
 use super::evict::Evictor;
-use super::fill::{Fill, FillError, Fills, Opened, Standing};
+use super::fill::{Fill, FillError, Fills, Opened, Share, Standing};
 use super::links::{Links, Proof, Subject};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
 use super::shelf::{ManifestKey, Shelf};
+use super::tier::Tier;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
@@ -26,6 +27,7 @@ pub(super) struct Blobs {
     shelf: Shelf,
     links: Links,
     evictor: Evictor,
+    tier: Tier,
     fills: Fills,
     behind: Behind,
     metrics: Metrics,
@@ -37,6 +39,7 @@ impl Blobs {
         shelf: Shelf,
         links: Links,
         evictor: Evictor,
+        tier: Tier,
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
@@ -44,6 +47,7 @@ impl Blobs {
             storage.clone(),
             links.clone(),
             evictor.clone(),
+            tier.clone(),
             behind.clone(),
             metrics.clone(),
         );
@@ -52,6 +56,7 @@ impl Blobs {
             shelf,
             links,
             evictor,
+            tier,
             fills,
             behind,
             metrics,
@@ -80,10 +85,11 @@ impl Blobs {
             return Box::pin(self.pass_through(source, digest, BypassReason::NoRoom)).await;
         }
         let (role, fill, _present) = self.fills.join(digest, &source, hint);
-        let outcome = joined(&fill, role);
+        let was_there = fill.is_verified();
         let _waiter = self.metrics.fill_waiter();
         match fill.opened(&source).await {
             Ok(opened) if self.may_read_along(&fill, &source, opened.size).await? => {
+                let outcome = joined(&fill, role, was_there);
                 Ok((outcome, Blob::filling(fill, opened, source)))
             }
             Ok(_) => Box::pin(self.pass_through(source, digest, BypassReason::NotBelieved)).await,
@@ -118,7 +124,8 @@ impl Blobs {
                 if let (Standing::Entitled, Some(Opened { size, .. })) =
                     (fill.standing(source), fill.opened_already())
                 {
-                    return Ok((joined(&fill, Role::Follower), size));
+                    let was_there = fill.is_verified();
+                    return Ok((joined(&fill, Role::Follower, was_there), size));
                 }
             }
             None => {
@@ -126,6 +133,9 @@ impl Blobs {
                     return Ok((outcome, blob.size));
                 }
             }
+        }
+        if let Some(size) = self.shared_size(source, digest).await? {
+            return Ok((Outcome::Shared { collapsed: false }, size));
         }
         let size = source.head_blob(&digest).await;
         let size = size.map_err(|error| self.refused(source, digest, error))?;
@@ -189,6 +199,22 @@ impl Blobs {
             Proof::Held => true,
             Proof::Confirmed { size: said } => said == Some(size),
             Proof::Unbelieved => false,
+        })
+    }
+
+    /// The size of what the shared tier has under `digest`, as far as the holder of `source` may read it.
+    async fn shared_size(&self, source: &Repository, digest: Digest) -> Result<Option<u64>, Error> {
+        let Some((size, audience)) = self.tier.size(&digest).await else {
+            return Ok(None);
+        };
+        if audience == Audience::Everybody && source.takes_public_content() {
+            return Ok(Some(size));
+        }
+        let proof = Box::pin(self.links.prove(source, Subject::Blob(digest))).await?;
+        Ok(match proof {
+            Proof::Held => Some(size),
+            Proof::Confirmed { size: said } => (said == Some(size)).then_some(size),
+            Proof::Unbelieved => None,
         })
     }
 
@@ -276,15 +302,14 @@ enum Readable {
     Nothing,
 }
 
-/// How a caller who joins `fill` is answered. What is verified and only waits for the disk is there as far as anybody
-/// can tell.
-fn joined(fill: &Fill, role: Role) -> Outcome {
-    if fill.is_verified() {
-        Outcome::Hit
-    } else {
-        Outcome::Miss {
-            collapsed: role == Role::Follower,
-            stored: true,
-        }
+/// How a caller who joins `fill` is answered. What was verified before and only waits for the disk is there as far as
+/// anybody can tell.
+fn joined(fill: &Fill, role: Role, was_there: bool) -> Outcome {
+    let collapsed = role == Role::Follower;
+    match fill.share() {
+        _ if was_there => Outcome::Hit,
+        Share::Nothing => Outcome::fetched(role),
+        Share::Gave => Outcome::Shared { collapsed },
+        Share::Trouble => Outcome::Unshared { collapsed },
     }
 }

@@ -12,6 +12,7 @@ use super::behind::Behind;
 use super::links::user_of;
 use super::pending::Pending;
 use super::shelf::told;
+use super::tier::Tier;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Namespace, RepositoryName};
 use crate::storage::{Local, RECORD_BYTES_MAX, RecordKey};
@@ -46,6 +47,7 @@ struct ListFile<L> {
 #[derive(Debug, Clone)]
 pub(super) struct ListStore {
     storage: Local,
+    tier: Tier,
     metrics: Metrics,
     /// Records on their way to disk; `None` is on its way to being removed.
     pending: Pending<ListKey, Option<Bytes>>,
@@ -76,9 +78,10 @@ impl ListKey {
 }
 
 impl ListStore {
-    pub(super) fn new(storage: Local, behind: Behind, metrics: Metrics) -> Self {
+    pub(super) fn new(storage: Local, tier: Tier, behind: Behind, metrics: Metrics) -> Self {
         Self {
             storage,
+            tier,
             metrics,
             pending: Pending::new(behind),
         }
@@ -99,10 +102,23 @@ impl ListStore {
             tracing::error!(%panicked, "storage panicked");
             None
         });
+        let found = match content.flatten().and_then(|content| parse(&content, key)) {
+            Some(found) => Some(found),
+            None => match self.tier.record(key.record()).await {
+                Some(content) => {
+                    let found = parse(&content, key);
+                    if found.is_some() {
+                        self.adopt(key, content);
+                    }
+                    found
+                }
+                None => None,
+            },
+        };
         match self.pending.get(key) {
             // Somebody knows better meanwhile.
             Some(pending) => parse(&pending?, key),
-            None => parse(&content??, key),
+            None => found,
         }
     }
 
@@ -135,17 +151,30 @@ impl ListStore {
         self.put(key, None);
     }
 
+    /// Keeps what another replica was told. It is not uploaded again.
+    fn adopt(&self, key: &ListKey, record: Bytes) {
+        let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let write = move |key: &ListKey, record: &Option<Bytes>| {
+            if let Some(json) = record {
+                told(storage.write_record(key.record(), json), &metrics);
+            }
+        };
+        self.pending.set_first(key.clone(), Some(record), write);
+    }
+
     fn put(&self, key: &ListKey, record: Option<Bytes>) {
         if !key.is_kept() {
             return;
         }
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let tier = self.tier.clone();
         self.pending.set(key.clone(), record, move |key, record| {
             let written = match record {
                 Some(json) => storage.write_record(key.record(), json),
                 None => storage.remove_record(key.record()),
             };
             told(written, &metrics);
+            tier.note_change(key.record(), record.is_some());
         });
     }
 }

@@ -30,6 +30,8 @@ mod links;
 mod pending;
 mod provenance;
 
+mod tier;
+
 mod evict;
 pub use evict::{Amount, Budget};
 
@@ -57,6 +59,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, ManifestError, Namespace, Referrers, RepositoryName, Tag, TagList};
 use crate::storage::Local;
+use crate::storage::shared::Shared;
 use crate::upstream::{self, Repository};
 
 use behind::Behind;
@@ -71,6 +74,7 @@ use provenance::{Kind, Provenance};
 use scrub::Scrubber;
 use shelf::{ManifestKey, Shelf};
 use tags::Tags;
+use tier::Tier;
 
 /// Why there is nothing to serve.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -124,10 +128,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache over `storage` within `budget`, with tags as `tags` says, that is read once more as `scrub` says. Must be
-    /// called inside a tokio runtime.
+    /// A cache over `storage` within `budget`, behind which is what is `shared`, with tags as `tags` says, that is read once
+    /// more as `scrub` says. Must be called inside a tokio runtime.
     pub fn new(
         storage: Local,
+        shared: Option<Shared>,
         tags: TagPolicy,
         budget: Budget,
         scrub: ScrubPlan,
@@ -156,20 +161,28 @@ impl Cache {
             clock.clone(),
             metrics.clone(),
         );
+        let tier = Tier::start(shared, &storage, evictor.clone(), metrics.clone());
         let shelf = Shelf::new(
             storage.clone(),
             provenance.clone(),
             evictor.clone(),
+            tier.clone(),
             behind.clone(),
             metrics.clone(),
         );
         let links = Links::new(
             storage.clone(),
+            tier.clone(),
             behind.clone(),
             clock.clone(),
             metrics.clone(),
         );
-        let list_store = ListStore::new(storage.clone(), behind.clone(), metrics.clone());
+        let list_store = ListStore::new(
+            storage.clone(),
+            tier.clone(),
+            behind.clone(),
+            metrics.clone(),
+        );
         let listings = Listings::new(list_store, links.clone(), &tags, clock.clone());
         let manifests =
             Manifests::new(shelf.clone(), links.clone(), clock.clone(), metrics.clone());
@@ -187,6 +200,7 @@ impl Cache {
                 shelf.clone(),
                 links.clone(),
                 evictor,
+                tier,
                 behind.clone(),
                 metrics,
             ),

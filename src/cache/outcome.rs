@@ -17,6 +17,16 @@ pub enum Outcome {
         /// Whether the content was, or is being, stored.
         stored: bool,
     },
+    /// From the shared tier, into the cache.
+    Shared {
+        /// Whether somebody else's request for the same content was joined.
+        collapsed: bool,
+    },
+    /// From upstream, because the shared tier is in trouble.
+    Unshared {
+        /// Whether somebody else's request for the same content was joined.
+        collapsed: bool,
+    },
     /// From the cache, after upstream said that it still holds.
     Revalidated,
     /// From the cache, without upstream having said that it still holds.
@@ -67,10 +77,13 @@ impl Outcome {
             Self::Hit => "hit",
             Self::Miss {
                 collapsed: false, ..
-            } => "miss",
+            }
+            | Self::Unshared { collapsed: false } => "miss",
             Self::Miss {
                 collapsed: true, ..
-            } => "coalesced",
+            }
+            | Self::Unshared { collapsed: true } => "coalesced",
+            Self::Shared { .. } => "shared",
             Self::Revalidated => "revalidated",
             Self::Stale { .. } => "stale",
             Self::Bypass(
@@ -83,7 +96,8 @@ impl Outcome {
     pub const fn source(self) -> &'static str {
         match self {
             Self::Hit | Self::Revalidated | Self::Stale { .. } => "cache",
-            Self::Miss { .. } | Self::Bypass(_) => "upstream",
+            Self::Shared { .. } => "shared",
+            Self::Miss { .. } | Self::Unshared { .. } | Self::Bypass(_) => "upstream",
         }
     }
 }
@@ -98,6 +112,16 @@ impl fmt::Display for Outcome {
                 f.write_str("fwd=miss")?;
                 f.write_str(if *collapsed { "; collapsed" } else { "" })?;
                 f.write_str(if *stored { "; stored" } else { "" })
+            }
+            Self::Shared { collapsed } => {
+                f.write_str("hit")?;
+                f.write_str(if *collapsed { "; collapsed" } else { "" })?;
+                f.write_str("; detail=shared")
+            }
+            Self::Unshared { collapsed } => {
+                f.write_str("fwd=miss")?;
+                f.write_str(if *collapsed { "; collapsed" } else { "" })?;
+                f.write_str("; stored; detail=shared-failed")
             }
             Self::Revalidated => f.write_str("fwd=stale; fwd-status=200; detail=revalidated"),
             // Section 2.5: a negative ttl says that the response is stale, and by how much.

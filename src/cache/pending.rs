@@ -52,6 +52,14 @@ where
         });
     }
 
+    /// The same, for a value that comes from elsewhere: what is on its way already is newer, and stays.
+    pub(super) fn set_first(&self, key: K, value: V, write: impl Fn(&K, &V) + Send + 'static) {
+        let is_known = self.latest().contains_key(&key);
+        if !is_known {
+            self.set(key, value, write);
+        }
+    }
+
     fn latest(&self) -> MutexGuard<'_, HashMap<K, V>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }

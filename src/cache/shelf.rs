@@ -13,6 +13,7 @@ use super::evict::Evictor;
 use super::pending::Pending;
 use super::provenance::Provenance;
 use super::tag_record::{TagKey, TagRecord};
+use super::tier::Tier;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, described_blobs};
 use crate::storage::{self, Audience, Local, RecordKey};
@@ -77,6 +78,7 @@ struct About {
 pub(super) struct Shelf {
     storage: Local,
     evictor: Evictor,
+    tier: Tier,
     behind: Behind,
     metrics: Metrics,
     hot: moka::sync::Cache<ManifestKey, Arc<Manifest>>,
@@ -121,6 +123,7 @@ impl Shelf {
         storage: Local,
         provenance: Provenance,
         evictor: Evictor,
+        tier: Tier,
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
@@ -137,6 +140,7 @@ impl Shelf {
             storage,
             provenance,
             evictor,
+            tier,
             behind,
             pending,
             metrics,
@@ -171,13 +175,37 @@ impl Shelf {
             return Some(manifest);
         }
         let wanted = key.clone();
-        let manifest = Arc::new(
-            self.storage(move |storage| load(storage, &wanted))
-                .await??,
-        );
+        let stored = self.storage(move |storage| load(storage, &wanted)).await;
+        let manifest = match stored.flatten() {
+            Some(manifest) => Arc::new(manifest),
+            None => self.shared_manifest(key).await?,
+        };
         self.evictor.used_in_memory(&key.digest);
         self.learn(key, &manifest);
         self.hot.insert(key.clone(), Arc::clone(&manifest));
+        Some(manifest)
+    }
+
+    /// A manifest that another replica has fetched. It is kept here from now on.
+    async fn shared_manifest(&self, key: &ManifestKey) -> Option<Arc<Manifest>> {
+        let record = self.tier.record(key.record()).await?;
+        let ManifestFile {
+            media_type, public, ..
+        } = serde_json::from_slice(&record).ok()?;
+        let bytes = self.tier.document(&key.digest).await?;
+        let manifest = Arc::new(Manifest {
+            descriptor: Descriptor {
+                media_type,
+                digest: key.digest,
+                size: bytes.len() as u64,
+            },
+            bytes,
+            audience: audience_of(public),
+        });
+        self.provenance
+            .keep(&key.namespace, &key.repository, &key.digest);
+        let (key, kept, evictor) = (key.clone(), Arc::clone(&manifest), self.evictor.clone());
+        self.storage_behind(move |storage| store(storage, &evictor, &key, &kept));
         Some(manifest)
     }
 
@@ -220,15 +248,24 @@ impl Shelf {
         self.hot.insert(key.clone(), Arc::clone(manifest));
         self.blobs.invalidate(key);
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
-        let evictor = self.evictor.clone();
-        self.storage_behind(move |storage| store(storage, &evictor, &key, &manifest));
+        let (evictor, tier) = (self.evictor.clone(), self.tier.clone());
+        self.storage_behind(move |storage| {
+            store(storage, &evictor, &key, &manifest)?;
+            // The bytes first: a record without them is of no use.
+            tier.note_document(&key.digest, &manifest.bytes);
+            tier.note_record(key.record());
+            Ok(())
+        });
     }
 
     /// Forgets that a repository has a manifest.
     pub(super) fn forget(&self, key: &ManifestKey) {
         self.hot.invalidate(key);
-        let key = key.clone();
-        self.storage_behind(move |storage| storage.remove_record(key.record()));
+        let (key, tier) = (key.clone(), self.tier.clone());
+        self.storage_behind(move |storage| {
+            tier.note_removal(key.record());
+            storage.remove_record(key.record())
+        });
     }
 
     /// What is known of a tag.
@@ -241,16 +278,30 @@ impl Shelf {
             return None;
         }
         let wanted = key.clone();
-        let content = self
-            .storage(move |storage| storage.record(wanted.record()))
-            .await??;
-        let record = TagRecord::parse(&content, key)?;
+        let stored = self.storage(move |storage| storage.record(wanted.record()));
+        let stored = stored.await.flatten();
+        let known = stored.and_then(|content| TagRecord::parse(&content, key));
+        let record = if let Some(record) = known {
+            record
+        } else {
+            let content = self.tier.record(key.record()).await?;
+            let record = TagRecord::parse(&content, key)?;
+            self.adopt_tag(key, record.clone());
+            record
+        };
         if let Some(pending) = self.pending.get(key) {
             // Somebody knows better meanwhile.
             return pending;
         }
         self.tags.insert(key.clone(), record.clone());
         Some(record)
+    }
+
+    /// What another replica was told of a tag, if that is later than what is known here.
+    pub(super) async fn newer_tag(&self, key: &TagKey, known: &TagRecord) -> Option<TagRecord> {
+        let content = self.tier.record(key.record()).await?;
+        let record = TagRecord::parse(&content, key)?;
+        (record.confirmed > known.confirmed).then_some(record)
     }
 
     /// Keeps that upstream said at `confirmed` that a tag points to `manifest`. Gives the record that was there before.
@@ -286,14 +337,30 @@ impl Shelf {
         self.tags.invalidate(key);
     }
 
+    /// Keeps what another replica was told of a tag. It is not uploaded again.
+    fn adopt_tag(&self, key: &TagKey, record: TagRecord) {
+        let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let write = move |key: &TagKey, record: &Option<TagRecord>| {
+            if let Some(record) = record {
+                told(
+                    storage.write_record(key.record(), &record.to_json(key)),
+                    &metrics,
+                );
+            }
+        };
+        self.pending.set_first(key.clone(), Some(record), write);
+    }
+
     fn put_tag(&self, key: &TagKey, record: Option<TagRecord>) {
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let tier = self.tier.clone();
         self.pending.set(key.clone(), record, move |key, record| {
             let written = match record {
                 Some(record) => storage.write_record(key.record(), &record.to_json(key)),
                 None => storage.remove_record(key.record()),
             };
             told(written, &metrics);
+            tier.note_change(key.record(), record.is_some());
         });
     }
 
@@ -364,12 +431,16 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
     Ok(Some(Manifest {
         descriptor,
         bytes: bytes.into(),
-        audience: if public {
-            Audience::Everybody
-        } else {
-            Audience::Entitled
-        },
+        audience: audience_of(public),
     }))
+}
+
+fn audience_of(public: bool) -> Audience {
+    if public {
+        Audience::Everybody
+    } else {
+        Audience::Entitled
+    }
 }
 
 /// The record first: bytes that are there without it would pass for a blob.

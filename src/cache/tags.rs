@@ -274,6 +274,9 @@ impl Tags {
         if let Some(refreshed) = self.asked_by_others(question, Some(record)).await {
             return Ok(Checked::Settled(refreshed));
         }
+        if let Some(refreshed) = self.told_to_replicas(question, record).await {
+            return Ok(Checked::Settled(refreshed));
+        }
         let head = self.manifests.head(source, &question.reference()).await?;
         let Some(digest) = head.digest else {
             // Whether it moved is known only when it has been fetched, so that is part of the check.
@@ -335,6 +338,28 @@ impl Tags {
         let (source, reference) = (&question.source, question.reference());
         let may_read = self.manifests.may_read(source, &manifest, &reference);
         may_read.await.ok()?;
+        let how = How::ByOthers;
+        Some(Refreshed { manifest, how })
+    }
+
+    /// What another replica was told since upstream was asked here, where that is still fresh.
+    async fn told_to_replicas(&self, question: &Question, known: &TagRecord) -> Option<Refreshed> {
+        if question.terms.lifetime == Lifetime::Limited(Duration::ZERO) {
+            return None;
+        }
+        let record = self.shelf.newer_tag(&question.key, known).await?;
+        let early = self.spread.of(&question.key);
+        let now = self.clock.now();
+        let freshness = freshness::decide(record.confirmed, &question.terms, early, now);
+        if freshness != Freshness::Fresh {
+            return None;
+        }
+        let key = ManifestKey::new(&question.source, record.manifest.digest);
+        let manifest = self.shelf.manifest(&key).await?;
+        let (source, reference) = (&question.source, question.reference());
+        let may_read = self.manifests.may_read(source, &manifest, &reference);
+        may_read.await.ok()?;
+        self.keep(&question.key, &manifest, record.confirmed);
         let how = How::ByOthers;
         Some(Refreshed { manifest, how })
     }

@@ -25,6 +25,8 @@ use crate::upstream::{self, Credentials, Proxies, UpstreamConfig};
 const CACHE_DIRECTORY: &str = "/tmp/data";
 const UNKNOWN_NAMESPACES: &str = "public";
 const MAX_SIZE: &str = "80%";
+/// The same with a shared tier, which has everything else: what is pulled at a time, several times over.
+const MAX_SIZE_SHARED: &str = "10GiB";
 /// kubelet begins to evict pods at 15 % of a file system with images, 10 % of another.
 const MIN_FREE: &str = "15%";
 const GROUP_ACCESS: &str = "no";
@@ -70,7 +72,13 @@ impl Check<'_> {
             let layers = [None, None, written];
             self.findings.setting(layers, default, value::amount)
         };
-        let max_size = setting(raw.cache.max_size, MAX_SIZE);
+        let usual_size = match &raw.cache.shared {
+            Some(_) => MAX_SIZE_SHARED,
+            None => MAX_SIZE,
+        };
+        let max_size = setting(raw.cache.max_size, usual_size);
+        let shared = raw.cache.shared.as_ref();
+        let shared = shared.map(|shared| shared.check(self.findings));
         let min_free = setting(raw.cache.min_free, MIN_FREE);
         let group_access = self.findings.setting(
             [None, None, raw.cache.group_access],
@@ -152,6 +160,10 @@ impl Check<'_> {
             scrub: crate::cache::ScrubPlan {
                 every: scrub_every?,
                 bytes_per_second: scrub_rate?,
+            },
+            shared: match shared {
+                Some(shared) => Some(shared?),
+                None => None,
             },
             tags: tags?,
             clients: ClientPolicy {

@@ -41,6 +41,7 @@ mod reader;
 mod credentials;
 mod login;
 mod routing;
+mod shared;
 mod tags;
 mod tls;
 mod upstreams;
@@ -72,6 +73,8 @@ pub struct Config {
     pub budget: Budget,
     /// When what it holds is read once more.
     pub scrub: ScrubPlan,
+    /// The object store behind it; `None` where there is none.
+    pub shared: Option<crate::storage::shared::Config>,
     /// How long tags hold.
     pub tags: TagPolicy,
     /// What holds for clients.

@@ -5,6 +5,7 @@ use super::clients::RawClients;
 use super::login::RawCredential;
 use super::problem::Place;
 use super::reader::Section;
+use super::shared::RawShared;
 use super::tags::{RawTagRule, RawTerms};
 use super::tls::RawTls;
 use super::way::RawWay;
@@ -47,6 +48,7 @@ pub(super) struct RawCache {
     pub(super) group_access: Option<Written>,
     pub(super) scrub_every: Option<Written>,
     pub(super) scrub_rate: Option<Written>,
+    pub(super) shared: Option<RawShared>,
 }
 
 /// `manifests`.
@@ -139,6 +141,7 @@ impl RawCache {
             group_access: cache.text("group_access"),
             scrub_every: cache.text("scrub_every"),
             scrub_rate: cache.text("scrub_rate"),
+            shared: cache.section("shared", RawShared::read),
         }
     }
 }

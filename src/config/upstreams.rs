@@ -258,7 +258,7 @@ fn name_and_endpoint(text: &str) -> Result<(Namespace, reqwest::Url), Rule> {
 }
 
 /// The PEM file at `path`, which holds at least one certificate.
-fn certificates(path: &str, findings: &Findings) -> Result<Arc<[u8]>, Rule> {
+pub(super) fn certificates(path: &str, findings: &Findings) -> Result<Arc<[u8]>, Rule> {
     let (bytes, _) = findings
         .read_bytes(Path::new(path))
         .map_err(|error| error.to_string())?;

@@ -33,6 +33,16 @@ fn modules_use_only_what_lies_below_them() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
+#[test]
+fn only_the_shared_tier_knows_the_crate_that_speaks_to_object_stores() {
+    let knows = |source: &&Source| source.text.contains("object_store::");
+    let sources = sources();
+    let mut elsewhere = sources.iter().filter(knows);
+    let elsewhere = elsewhere.find(|source| !source.path.starts_with("storage/shared"));
+    let elsewhere = elsewhere.map(|source| source.path.display().to_string());
+    assert_eq!(elsewhere, None);
+}
+
 /// One file of `src/`.
 struct Source {
     /// Below `src/`.

@@ -39,6 +39,7 @@ mod listings;
 mod budget;
 mod damage;
 mod reload;
+mod shared_tier;
 mod tls;
 mod ways_out;
 

@@ -17,13 +17,14 @@ mod extents;
 mod plan;
 
 mod gather;
+mod giver;
 mod growth;
 mod places;
 use places::Places;
 
 mod progress;
 use progress::End;
-pub(super) use progress::{Fill, Opened, Presence, Standing, WITHHELD_BYTES};
+pub(super) use progress::{Fill, Opened, Presence, Share, Standing, WITHHELD_BYTES};
 
 mod run;
 mod sink;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use super::behind::Behind;
 use super::evict::Evictor;
 use super::links::Links;
+use super::tier::Tier;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
@@ -82,6 +84,7 @@ pub(super) struct Fills {
     storage: Local,
     links: Links,
     evictor: Evictor,
+    tier: Tier,
     behind: Behind,
     metrics: Metrics,
 }
@@ -92,6 +95,7 @@ impl Fills {
         storage: Local,
         links: Links,
         evictor: Evictor,
+        tier: Tier,
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
@@ -101,6 +105,7 @@ impl Fills {
             storage,
             links,
             evictor,
+            tier,
             behind,
             metrics,
         }
@@ -129,9 +134,13 @@ impl Fills {
         };
         #[expect(clippy::disallowed_methods, reason = "no request owns a fill")]
         tokio::spawn(async move {
-            // Dropped last, and also when the task panics.
-            let Entry { fills, fill } = &entry;
-            task::run(fill, fills).await;
+            let (tier, _inflight) = (entry.fills.tier.clone(), entry.fills.metrics.fill());
+            let handover = task::run(&entry.fill, &entry.fills).await;
+            // Also when the task panics. Whoever comes from now on finds what is stored.
+            drop(entry);
+            if let Some(handover) = handover {
+                tier.take_over(handover).await;
+            }
         });
         (Role::Leader, fill, presence)
     }

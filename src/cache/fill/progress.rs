@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) file: Option<Arc<File>>,
     /// Whose the bytes are, where they were in storage after all.
     pub(super) found: Option<Audience>,
+    /// What the shared tier had to do with it.
+    pub(super) share: Share,
     /// How often the fill has begun anew.
     attempt: u32,
     end: Option<End>,
@@ -59,6 +61,18 @@ pub(in crate::cache) struct Opened {
     pub(in crate::cache) file: Arc<File>,
     /// Which attempt at the blob these bytes are of.
     attempt: u32,
+}
+
+/// What the shared tier has to do with a fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::cache) enum Share {
+    /// Nothing: it does not have the blob, or there is none.
+    #[default]
+    Nothing,
+    /// It gave the first bytes.
+    Gave,
+    /// It is in trouble.
+    Trouble,
 }
 
 /// Whether a caller may read along.
@@ -173,6 +187,11 @@ impl Fill {
             Some(error) => Standing::Refused(error),
             None => Standing::Unknown,
         }
+    }
+
+    /// What the shared tier has to do with it.
+    pub(in crate::cache) fn share(&self) -> Share {
+        self.state.borrow().share
     }
 
     /// Whether every byte is there and right.
@@ -299,6 +318,7 @@ mod tests {
             plan,
             file,
             found: None,
+            share: Share::Nothing,
             attempt: 0,
             end,
         }

@@ -1,10 +1,13 @@
-//! Who may have the blob: each caller brings an upstream repository of their own.
+//! Who may have the blob: the shared tier, if it says so, and then the upstream repositories that callers bring.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::oci::{Digest, Namespace};
 use crate::storage::Audience;
+use crate::storage::shared::SharedBlob;
 use crate::upstream::{BlobSource, Error, Repository};
+
+use super::giver::Giver;
 
 /// Most sources of one fill. Whoever brings another one shares what those give; clients can make up any number.
 const SOURCES_MAX: usize = 16;
@@ -16,6 +19,10 @@ pub(super) struct Sources(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     digest: Digest,
+    /// What the shared tier has, as long as it gives it: it is asked before all others.
+    shared: Option<SharedBlob>,
+    /// Whose the bytes are that came from there.
+    shared_gave: Option<Audience>,
     entries: Vec<Entry>,
     /// Set once every source has failed: whoever comes now starts a fill of their own.
     closed: bool,
@@ -49,6 +56,8 @@ impl Sources {
         let entries = vec![Entry::new(first.blob(&digest))];
         Self(Mutex::new(Inner {
             digest,
+            shared: None,
+            shared_gave: None,
             entries,
             closed: false,
         }))
@@ -65,18 +74,35 @@ impl Sources {
         !inner.closed
     }
 
-    /// `source` began to send.
-    pub(super) fn gave(&self, source: &Repository) {
+    /// The shared tier has the blob.
+    pub(super) fn found(&self, blob: SharedBlob) {
+        self.inner().shared = Some(blob);
+    }
+
+    /// What the shared tier has, where bytes of this attempt come from there.
+    pub(super) fn shared(&self) -> Option<SharedBlob> {
+        let inner = self.inner();
+        inner.shared_gave.and(inner.shared.clone())
+    }
+
+    /// `giver` began to send.
+    pub(super) fn gave(&self, giver: &Giver) {
         let mut inner = self.inner();
-        let mut entries = inner.entries.iter_mut();
-        if let Some(entry) = entries.find(|entry| entry.is(source)) {
-            entry.gave = true;
+        match giver {
+            Giver::Shared(blob) => inner.shared_gave = Some(blob.audience()),
+            Giver::Upstream(source) => {
+                let mut entries = inner.entries.iter_mut();
+                if let Some(entry) = entries.find(|entry| entry.is(source.repository())) {
+                    entry.gave = true;
+                }
+            }
         }
     }
 
     /// What came so far is thrown away.
     pub(super) fn begin_anew(&self) {
         let mut inner = self.inner();
+        inner.shared_gave = None;
         inner
             .entries
             .iter_mut()
@@ -99,28 +125,35 @@ impl Sources {
         entries.any(|entry| entry.gave && entry.is(source))
     }
 
-    /// Whether bytes come from a repository of `namespace`.
+    /// Whether bytes come from a repository of `namespace`, or from the shared tier, which is the operator's own.
     pub(super) fn come_from(&self, namespace: &Namespace) -> bool {
         let inner = self.inner();
         let mut entries = inner.entries.iter();
-        entries.any(|entry| entry.gave && entry.source.repository().namespace() == namespace)
+        let is_ours = inner.shared_gave.is_some();
+        is_ours
+            || entries.any(|entry| entry.gave && entry.source.repository().namespace() == namespace)
     }
 
     /// Whose the bytes are: everybody's where nobody had to show anything for any of them.
     pub(super) fn audience(&self) -> Audience {
         let givers = self.givers();
-        if !givers.is_empty() && givers.iter().all(Repository::gives_to_anybody) {
-            Audience::Everybody
-        } else {
-            Audience::Entitled
+        let shared_gave = self.inner().shared_gave;
+        let is_public = givers.iter().all(Repository::gives_to_anybody);
+        match shared_gave {
+            Some(audience) if is_public => audience,
+            None if is_public && !givers.is_empty() => Audience::Everybody,
+            Some(_) | None => Audience::Entitled,
         }
     }
 
     /// The first source that has not failed. Without one the list is closed: there will be none.
-    pub(super) fn next(&self) -> Option<BlobSource> {
+    pub(super) fn next(&self) -> Option<Giver> {
         let mut inner = self.inner();
+        if let Some(blob) = &inner.shared {
+            return Some(Giver::Shared(blob.clone()));
+        }
         let next = inner.entries.iter().find(|entry| entry.failure.is_none());
-        let next = next.map(|entry| entry.source.clone());
+        let next = next.map(|entry| Giver::Upstream(entry.source.clone()));
         inner.closed = next.is_none();
         next
     }
@@ -131,18 +164,26 @@ impl Sources {
     }
 
     /// Whether some source that has not failed is none of `asked`.
-    pub(super) fn has_other_than(&self, asked: &[BlobSource]) -> bool {
+    pub(super) fn has_other_than(&self, asked: &[Giver]) -> bool {
         let inner = self.inner();
         let is_other = |entry: &&Entry| {
-            let was_asked = asked.iter().any(|source| entry.is(source.repository()));
+            let mut repositories = asked.iter().filter_map(Giver::repository);
+            let was_asked = repositories.any(|repository| entry.is(repository));
             entry.failure.is_none() && !was_asked
         };
         inner.entries.iter().any(|entry| is_other(&entry))
     }
 
-    /// `source` has nothing more to give.
-    pub(super) fn failed(&self, source: &Repository, error: Error) {
+    /// `giver` has nothing more to give. What the shared tier lacks is nobody's error.
+    pub(super) fn failed(&self, giver: &Giver, error: Error) {
         let mut inner = self.inner();
+        let source = match giver {
+            Giver::Shared(_) => {
+                inner.shared = None;
+                return;
+            }
+            Giver::Upstream(source) => source.repository(),
+        };
         let mut entries = inner.entries.iter_mut();
         if let Some(entry) = entries.find(|entry| entry.is(source)) {
             entry.failure = Some(error);

@@ -1,5 +1,6 @@
 //! The task of a fill: finds a source, keeps workers at work, verifies, publishes.
 
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +11,21 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::giver::{Giver, Stream};
 use super::growth::{Growth, MEASURE, Measured, PARALLEL_BYTES_MIN, UNBOUNDED_BYTES_MIN};
 use super::places::{Place, full};
 use super::progress::FRONT_BYTES;
 use super::run::RUN_BYTES_MIN;
 use super::sink::Sink;
 use super::worker::{Start, Stopped, Worker};
-use super::{End, Fill, FillError, Fills, Opened};
+use super::{End, Fill, FillError, Fills, Opened, Share};
 use crate::cache::behind::Behind;
 use crate::cache::evict::{Evictor, Reservation};
 use crate::cache::links::Links;
+use crate::cache::tier::{Found, Handover, ROOM_PATIENCE, Tier};
 use crate::metrics::Metrics;
-use crate::storage::{Local, StoredBlob};
-use crate::upstream::{self, BlobSource, BlobStream, Extent};
+use crate::storage::{Local, Operation, StoredBlob};
+use crate::upstream::{self, Extent};
 
 /// How long one fill may take at most: the largest layer that a registry takes (52 000 MiB, Amazon ECR quotas) over
 /// 20 Mbit/s. Stalls end much earlier, by the upstream's idle time-out.
@@ -48,23 +51,27 @@ const NEAR_BYTES: u64 = 16 * 1024 * 1024;
 /// own.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Brings the blob of `fill` in.
-pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) {
-    let _inflight = fills.metrics.fill();
+/// Brings the blob of `fill` in. Gives what the shared tier is to get of it.
+pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) -> Option<Handover> {
     let task = Task {
         fill,
         fills,
         storage: &fills.storage,
         links: &fills.links,
         evictor: &fills.evictor,
+        tier: &fills.tier,
         behind: &fills.behind,
         metrics: &fills.metrics,
     };
     let late = || FillError::Upstream(upstream::Error::TimedOut(upstream::Silence::Body));
     let result = timeout(FILL_DEADLINE, task.run()).await;
-    if let Err(error) = result.unwrap_or_else(|_| Err(late())) {
-        info!(digest = %fill.digest, %error, "fill failed");
-        fill.end(End::Failed(error));
+    match result.unwrap_or_else(|_| Err(late())) {
+        Ok(handover) => handover,
+        Err(error) => {
+            info!(digest = %fill.digest, %error, "fill failed");
+            fill.end(End::Failed(error));
+            None
+        }
     }
 }
 
@@ -74,27 +81,36 @@ struct Task<'a> {
     storage: &'a Local,
     links: &'a Links,
     evictor: &'a Evictor,
+    tier: &'a Tier,
     behind: &'a Behind,
     metrics: &'a Metrics,
 }
 
 impl Task<'_> {
-    async fn run(&self) -> Result<(), FillError> {
+    async fn run(&self) -> Result<Option<Handover>, FillError> {
         if self.find_stored().await? {
-            return Ok(());
+            return Ok(None);
         }
+        let mut opened = self.find_shared().await;
         let (mut place, mut asked_again) = (None, false);
         loop {
-            let (source, stream) = self.open().await?;
+            let (source, stream) = match opened.take() {
+                Some(opened) => opened,
+                None => self.open().await?,
+            };
             if place.is_none() {
                 place = Some(self.find_place(stream.total()).await?);
             }
             // Dropped after the file: what is not kept takes room until that is gone.
             let mut room = self.reserve(stream.total()).await?;
-            let sink = self.make_sink(&stream).await?;
-            let label = source.repository().label().to_owned();
+            let sink = self.make_sink(stream.total()).await?;
+            let label = source.label().to_owned();
             let asked = self.receive(source, stream, &sink).await?;
             match self.finish(&sink, &mut room, &label).await {
+                Err(FillError::WrongDigest { .. }) if self.distrust().await => {
+                    self.fill.sources.begin_anew();
+                    self.fill.begin_anew();
+                }
                 Err(wrong @ FillError::WrongDigest { .. }) => {
                     // Some registries mix up answers now and then: who is the only one to ask is asked once more.
                     let once_more = !asked_again && !self.fill.sources.has_other_than(&asked);
@@ -114,10 +130,10 @@ impl Task<'_> {
     }
 
     /// One registry's wrong bytes are not the trouble of those who brought another.
-    fn blame(&self, asked: &[BlobSource]) {
+    fn blame(&self, asked: &[Giver]) {
         for source in asked {
             let error = upstream::Error::Protocol("it sends wrong bytes".to_owned());
-            self.fill.sources.failed(source.repository(), error);
+            self.fill.sources.failed(source, error);
         }
     }
 
@@ -144,18 +160,47 @@ impl Task<'_> {
         Ok(true)
     }
 
+    /// Asks the shared tier, which comes before all others.
+    async fn find_shared(&self) -> Option<(Giver, Stream)> {
+        let (share, opened) = match self.tier.find(&self.fill.digest).await {
+            Found::Nothing => return None,
+            Found::Trouble => (Share::Trouble, None),
+            Found::Blob(blob, stream) => {
+                self.fill.sources.found(blob.clone());
+                let giver = Giver::Shared(blob);
+                self.fill.sources.gave(&giver);
+                (Share::Gave, Some((giver, Stream::Shared(Box::new(stream)))))
+            }
+        };
+        // Nobody waits for this alone.
+        self.fill.state.send_modify(|state| state.share = share);
+        opened
+    }
+
+    /// The bytes so far were wrong. Some may be of the shared tier: then nobody else is blamed, and it is asked no more.
+    /// Gives whether that is so.
+    async fn distrust(&self) -> bool {
+        let Some(blob) = self.fill.sources.shared() else {
+            return false;
+        };
+        self.tier.distrust(&self.fill.digest, &blob).await;
+        let error = upstream::Error::Protocol("it has wrong bytes".to_owned());
+        self.fill.sources.failed(&Giver::Shared(blob), error);
+        self.fill.sources.has_more()
+    }
+
     /// Asks one source after the other for the blob.
-    async fn open(&self) -> Result<(BlobSource, BlobStream), FillError> {
+    async fn open(&self) -> Result<(Giver, Stream), FillError> {
         let mut last = FillError::Broken;
         while let Some(source) = self.fill.sources.next() {
             match self.ask_twice(&source).await {
                 Ok(stream) => {
-                    self.fill.sources.gave(source.repository());
+                    self.fill.sources.gave(&source);
                     return Ok((source, stream));
                 }
                 Err(error) => {
                     debug!(?source, %error, "source failed");
-                    self.fill.sources.failed(source.repository(), error.clone());
+                    self.fill.sources.failed(&source, error.clone());
                     last = error.into();
                 }
             }
@@ -163,11 +208,11 @@ impl Task<'_> {
         Err(last)
     }
 
-    async fn ask_twice(&self, source: &BlobSource) -> Result<BlobStream, upstream::Error> {
+    async fn ask_twice(&self, source: &Giver) -> Result<Stream, upstream::Error> {
         match source.get(self.first_extent()).await {
             // Nobody is asked who is left alone.
             Err(error @ upstream::Error::Unavailable(_))
-                if source.repository().left_alone_for().is_none() =>
+                if source.is_asked_again() && source.left_alone_for().is_none() =>
             {
                 self.metrics.upstream_retry(error.as_str());
                 sleep(REOPEN_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
@@ -214,13 +259,25 @@ impl Task<'_> {
         let Some(size) = size.filter(|size| *size <= BLOB_BYTES_MAX) else {
             return Ok(None);
         };
-        let evictor = self.evictor.clone();
-        Ok(Some(blocking(move || evictor.reserve(size)).await??))
+        let reserve = async {
+            loop {
+                let evictor = self.evictor.clone();
+                match blocking(move || evictor.reserve(size)).await? {
+                    // What is held for an upload is free in a moment.
+                    Err(_) if !self.evictor.is_too_large(size) && self.tier.released().await => {}
+                    reserved => return Ok(Some(reserved?)),
+                }
+            }
+        };
+        let no_room = || Operation::Reserve.failed(ErrorKind::StorageFull).into();
+        timeout(ROOM_PATIENCE, reserve)
+            .await
+            .unwrap_or_else(|_elapsed| Err(no_room()))
     }
 
     /// Makes the file, and says that it is there.
-    async fn make_sink(&self, stream: &BlobStream) -> Result<Arc<Sink>, FillError> {
-        let (storage, digest, size) = (self.storage.clone(), self.fill.digest, stream.total());
+    async fn make_sink(&self, size: Option<u64>) -> Result<Arc<Sink>, FillError> {
+        let (storage, digest) = (self.storage.clone(), self.fill.digest);
         if size.is_some_and(|size| size > BLOB_BYTES_MAX) {
             let bytes_max = BLOB_BYTES_MAX;
             return Err(upstream::Error::TooLarge { bytes_max }.into());
@@ -242,16 +299,16 @@ impl Task<'_> {
     /// Keeps workers at work until every byte is there. Gives the sources that were asked.
     async fn receive(
         &self,
-        source: BlobSource,
-        stream: BlobStream,
+        source: Giver,
+        stream: Stream,
         sink: &Arc<Sink>,
-    ) -> Result<Vec<BlobSource>, FillError> {
+    ) -> Result<Vec<Giver>, FillError> {
         let in_parts = stream.end() < stream.total();
-        let connections_max = source.repository().connections_per_blob();
+        let connections_max = source.connections_max();
         let worker = Worker::new(self.fill, Arc::clone(sink), self.metrics, in_parts);
         let mut asked = vec![source.clone()];
         let mut workers = FuturesUnordered::new();
-        workers.push(worker.work(source, Start::Stream(Box::new(stream))));
+        workers.push(worker.work(source, Start::Stream(stream)));
         let mut growth = Growth::up_to(connections_max);
         // Whether further connections may be opened: not where the source does no ranges, or refuses them.
         let mut helps = true;
@@ -275,7 +332,7 @@ impl Task<'_> {
                     Stopped::Failed(..) if !workers.is_empty() => helps = false,
                     Stopped::Failed(source, error) => {
                         debug!(?source, %error, "source failed");
-                        self.fill.sources.failed(source.repository(), error.clone());
+                        self.fill.sources.failed(&source, error.clone());
                         last = error.into();
                     }
                 },
@@ -332,7 +389,7 @@ impl Task<'_> {
         sink: &Arc<Sink>,
         room: &mut Option<Reservation>,
         label: &str,
-    ) -> Result<(), FillError> {
+    ) -> Result<Option<Handover>, FillError> {
         let digest = self.fill.digest;
         let Some(Opened { size, .. }) = self.fill.opened_already() else {
             return Err(FillError::Broken);
@@ -346,35 +403,51 @@ impl Task<'_> {
             self.metrics.digest_mismatch(label);
             return Err(FillError::WrongDigest { found });
         }
-        let _publishing = self.behind.under_way();
+        let publishing = self.behind.under_way();
         self.fill.end(End::Verified);
         // The readers have what they need; whether the blob is also kept is our own affair.
         for giver in self.fill.sources.givers() {
             self.links.gave(&giver, &digest);
         }
         let (sink, evictor) = (Arc::clone(sink), self.evictor.clone());
+        let file = Arc::clone(sink.file());
         let audience = self.fill.audience();
         let reserved = room.take();
         let publish = move || {
             let (fits, room) = evictor.admit(size, reserved);
             if !fits {
                 debug!(%digest, bytes = size, "no room to keep the blob");
-                return (Ok(()), Some(room));
+                return (Ok(false), Some(room));
             }
             let published = sink.publish(audience);
-            if published.is_err() {
-                return (published, Some(room));
+            if let Err(error) = published {
+                return (Err(error), Some(room));
             }
             evictor.stored(&digest, room);
-            (published, None)
+            (Ok(true), None)
         };
         let (published, left) = blocking(publish).await?;
         *room = left;
-        if let Err(error) = published {
-            warn!(%digest, cause = %error.cause, "the blob was not stored");
-            self.metrics.storage_error(error.operation.as_str());
+        drop(publishing);
+        match published {
+            Ok(is_kept) if self.is_news() => Ok(Some(Handover {
+                digest,
+                blob: StoredBlob::of_file(file, size, audience),
+                is_kept,
+                room: room.take(),
+            })),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                warn!(%digest, cause = %error.cause, "the blob was not stored");
+                self.metrics.storage_error(error.operation.as_str());
+                Ok(None)
+            }
         }
-        Ok(())
+    }
+
+    /// Whether there is a shared tier that may not have the blob: all of it came from there otherwise.
+    fn is_news(&self) -> bool {
+        self.tier.is_there() && self.fill.sources.shared().is_none()
     }
 }
 

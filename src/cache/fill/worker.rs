@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::gather::{cut, gather};
+use super::giver::{Giver, Stream};
 use super::run::{RUN_BYTES_MIN, Run};
 use super::sink::Sink;
 use super::{Fill, FillError};
 use crate::metrics::Metrics;
-use crate::upstream::{self, BlobSource, BlobStream, Extent};
+use crate::upstream::{self, Extent};
 
 /// Shortest run towards the end of a blob, in bytes, where short ones let all connections end together.
 const LAST_RUN_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -65,7 +66,7 @@ pub(super) struct Worker<'a> {
 #[derive(Debug)]
 pub(super) enum Start {
     /// With a connection that gives the whole blob.
-    Stream(Box<BlobStream>),
+    Stream(Stream),
     /// With the next run.
     Next,
     /// Where a reader waits. When no reader is stranded any more, the work is done.
@@ -82,7 +83,7 @@ pub(super) enum Stopped {
     /// It would only have helped, and there is no connection to spare.
     Busy,
     /// The source failed, again and again.
-    Failed(BlobSource, upstream::Error),
+    Failed(Giver, upstream::Error),
 }
 
 impl<'a> Worker<'a> {
@@ -130,18 +131,14 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     /// What ends the whole fill: storage that fails, a bug.
-    pub(super) async fn work(
-        &self,
-        source: BlobSource,
-        start: Start,
-    ) -> Result<Stopped, FillError> {
+    pub(super) async fn work(&self, source: Giver, start: Start) -> Result<Stopped, FillError> {
         let _working = Working::new(&self.working);
         let for_reader = matches!(start, Start::Reader(_));
         let mut bytes = RUN_BYTES_MIN;
         let mut next = Some(start);
         loop {
             let (run, stream) = match next.take() {
-                Some(Start::Stream(stream)) => (self.claim(bytes), Some(*stream)),
+                Some(Start::Stream(stream)) => (self.claim(bytes), Some(stream)),
                 Some(Start::Reader(offset)) => (self.seize(offset), None),
                 None if for_reader => {
                     let stranded = self.fill.plan(|plan| plan.stranded(RUN_BYTES_MIN));
@@ -194,9 +191,9 @@ impl<'a> Worker<'a> {
     /// the source would start from the beginning although others are at work on that.
     async fn fetch(
         &self,
-        source: &BlobSource,
+        source: &Giver,
         run: &Run<'_>,
-        mut stream: Option<BlobStream>,
+        mut stream: Option<Stream>,
     ) -> Result<Option<Duration>, FillError> {
         let mut in_vain = 0;
         let mut waited = Duration::ZERO;
@@ -216,12 +213,12 @@ impl<'a> Worker<'a> {
             let left = run.left();
             in_vain = if left.start > before { 0 } else { in_vain + 1 };
             // Who only helps must not keep a run from those who get on.
-            let in_vain_max = if self.is_alone() {
+            let in_vain_max = if self.is_alone() && source.is_asked_again() {
                 RESUMES_IN_VAIN_MAX
             } else {
                 1
             };
-            let left_alone = source.repository().left_alone_for();
+            let left_alone = source.left_alone_for();
             if let Some(wait) = left_alone.filter(|_| self.is_alone())
                 && waited + wait <= LEFT_ALONE_MAX
             {
@@ -243,9 +240,9 @@ impl<'a> Worker<'a> {
     /// What one stream brings of a run: the one that is there, or that of one request. As [`Worker::fetch`].
     async fn fetch_once(
         &self,
-        source: &BlobSource,
+        source: &Giver,
         run: &Run<'_>,
-        stream: Option<BlobStream>,
+        stream: Option<Stream>,
     ) -> Result<Option<Duration>, FillError> {
         let asked = Instant::now();
         let stream = match stream {
@@ -261,11 +258,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Asks for what is left of a run. `None` as [`Worker::fetch`].
-    async fn ask(
-        &self,
-        source: &BlobSource,
-        run: &Run<'_>,
-    ) -> Result<Option<BlobStream>, FillError> {
+    async fn ask(&self, source: &Giver, run: &Run<'_>) -> Result<Option<Stream>, FillError> {
         let left = run.left();
         let total = self.fill.plan(|plan| plan.size());
         let alone = self.is_alone();
@@ -307,13 +300,13 @@ impl<'a> Worker<'a> {
         if stream.offset() < left.start && !alone {
             return Ok(None);
         }
-        self.fill.sources.gave(source.repository());
+        self.fill.sources.gave(source);
         Ok(Some(stream))
     }
 
     /// Puts the bytes of a stream where they belong, until the run is through. The run grows with the stream as long as
     /// nobody else has what follows.
-    async fn receive(&self, run: &Run<'_>, mut stream: BlobStream) -> Result<(), FillError> {
+    async fn receive(&self, run: &Run<'_>, mut stream: Stream) -> Result<(), FillError> {
         let mut at = stream.offset();
         let mut gathered = self.starving(gather(&mut stream)).await;
         loop {

@@ -38,12 +38,19 @@ impl Links {
             })
             .await
             .unwrap_or(false);
+        let is_linked = is_linked || self.is_linked_elsewhere(&key).await;
         // Somebody may know better meanwhile.
         let is_linked = self.linking.get(&key).unwrap_or(is_linked);
         if is_linked {
             self.hot.insert(key, ());
         }
         is_linked
+    }
+
+    /// Whether another replica was told of the link.
+    async fn is_linked_elsewhere(&self, (place, digest): &LinkKey) -> bool {
+        let found = self.tier.record(place.link(digest)).await;
+        found.is_some_and(|content| LinkFile::is_about(&content, place, digest))
     }
 
     pub(super) fn link(&self, source: &Repository, digest: &Digest) {
@@ -63,6 +70,7 @@ impl Links {
 
     fn put_link(&self, key: LinkKey, is_linked: bool) {
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let tier = self.tier.clone();
         self.linking.set(key, is_linked, move |key, is_linked| {
             let (place, digest) = key;
             let written = if *is_linked {
@@ -72,6 +80,7 @@ impl Links {
                 storage.remove_record(place.link(digest))
             };
             told(written, &metrics);
+            tier.note_change(place.link(digest), *is_linked);
         });
     }
 
@@ -86,11 +95,18 @@ impl Links {
         if matches!(source.holder(), Holder::Caller(_)) {
             return None;
         }
-        let place = key.1.clone();
-        let content = self
-            .storage(move |storage| storage.record(place.right()))
-            .await??;
-        let right = Right::new(source, RightFile::parse(&content, &key)?);
+        let (holder, place) = key.clone();
+        let stored = self.storage(move |storage| storage.record(place.right(&holder)));
+        let stored = stored.await.flatten();
+        let checked = stored.and_then(|content| RightFile::parse(&content, &key));
+        let checked = if let Some(checked) = checked {
+            checked
+        } else {
+            // Another replica was let in by the same credential.
+            let content = self.tier.record(key.1.right(&key.0)).await?;
+            RightFile::parse(&content, &key)?
+        };
+        let right = Right::new(source, checked);
         if let Some(pending) = self.granting.get(&key) {
             return pending;
         }
@@ -131,16 +147,18 @@ impl Links {
 
     fn put_right(&self, key: RightKey, right: Option<Right>) {
         let (storage, metrics) = (self.storage.clone(), self.metrics.clone());
+        let tier = self.tier.clone();
         self.granting.set(key, right, move |key, right| {
-            let place = &key.1;
+            let (holder, place) = key;
             let written = match right {
                 Some(right) => {
                     let file = RightFile::new(key, right.checked);
-                    storage.write_record(place.right(), &json(&file))
+                    storage.write_record(place.right(holder), &json(&file))
                 }
-                None => storage.remove_record(place.right()),
+                None => storage.remove_record(place.right(holder)),
             };
             told(written, &metrics);
+            tier.note_change(place.right(holder), right.is_some());
         });
     }
 

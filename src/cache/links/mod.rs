@@ -36,6 +36,7 @@ use tokio::time::timeout;
 use super::Error;
 use super::behind::Behind;
 use super::pending::Pending;
+use super::tier::Tier;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
@@ -86,6 +87,7 @@ pub(super) enum Proof {
 #[derive(Debug, Clone)]
 pub(super) struct Links {
     storage: Local,
+    tier: Tier,
     metrics: Metrics,
     clock: Clock,
     hot: moka::sync::Cache<LinkKey, ()>,
@@ -101,9 +103,16 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(storage: Local, behind: Behind, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        storage: Local,
+        tier: Tier,
+        behind: Behind,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             storage,
+            tier,
             metrics,
             clock,
             hot: moka::sync::Cache::new(HOT_LINKS_MAX),

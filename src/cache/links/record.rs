@@ -24,8 +24,12 @@ impl Place {
         }
     }
 
-    pub(super) fn right(&self) -> RecordKey<'_> {
-        RecordKey::Right(&self.namespace, &self.repository)
+    pub(super) fn right<'a>(&'a self, holder: &'a Holder) -> RecordKey<'a> {
+        let user = match holder {
+            Holder::Mirror(user) => Some(&**user),
+            Holder::Anybody | Holder::Caller(_) => None,
+        };
+        RecordKey::Right(&self.namespace, &self.repository, user)
     }
 
     pub(super) fn link<'a>(&'a self, digest: &'a Digest) -> RecordKey<'a> {

@@ -30,7 +30,7 @@ fn known_keys() -> Vec<String> {
     let probe = "\
 zzzz: 1
 listen: [{ address: '[::]:1', zzzz: 1, tls: { zzzz: 1, certificates: [{ zzzz: 1 }] } }]
-cache: { zzzz: 1 }
+cache: { zzzz: 1, shared: { url: 's3://b', zzzz: 1 } }
 clients: { zzzz: 1 }
 manifests: { zzzz: 1, tags: [{ zzzz: 1 }] }
 authentication: { zzzz: 1, rules: [{ zzzz: 1 }] }
@@ -40,7 +40,7 @@ upstreams: { a: { zzzz: 1, credentials: { username: u, password: p, zzzz: 1 }, t
     let mut found = problems(load_yaml(probe, "", &[]));
     // What is missing is another matter.
     found.retain(|problem| problem.contains("zzzz"));
-    assert_eq!(found.len(), 14, "{found:#?}");
+    assert_eq!(found.len(), 15, "{found:#?}");
     found.iter().flat_map(|problem| known_in(problem)).collect()
 }
 

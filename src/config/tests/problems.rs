@@ -153,11 +153,11 @@ fn each_rule_of_shape_has_its_words() {
     );
     check(
         "cache: {size: 1}",
-        "1:9: cache.size: is not a known key; known here: directory, group_access, max_size, min_free, scrub_every, scrub_rate",
+        "1:9: cache.size: is not a known key; known here: directory, group_access, max_size, min_free, scrub_every, scrub_rate, shared",
     );
     check(
         "cache: {\"a\\e\": 1}",
-        "1:9: cache.a\\u{1b}: is not a known key; known here: directory, group_access, max_size, min_free, scrub_every, scrub_rate",
+        "1:9: cache.a\\u{1b}: is not a known key; known here: directory, group_access, max_size, min_free, scrub_every, scrub_rate, shared",
     );
 }
 

@@ -1,6 +1,6 @@
 //! Who may read what is cached: by right, whether or not the bytes are here.
 
-mod members;
+pub mod members;
 
 mod callers;
 mod clients;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::answers::check_common;
+use super::bucket::Bucket;
 use super::client::{Answer, Request};
 use super::secrets;
 use super::upstream::Upstream;
@@ -95,6 +96,13 @@ impl Setup {
     /// What the cache may take.
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.budget = format!("min_free: 0%, max_size: {bytes}B");
+        self
+    }
+
+    /// With this bucket behind the cache.
+    pub fn shared(mut self, bucket: &Bucket) -> Self {
+        self.budget.push_str(", shared: ");
+        self.budget.push_str(&bucket.keys());
         self
     }
 
@@ -448,6 +456,19 @@ impl Mirror {
                 .await
                 .contains("\nentrepot_inflight_fills 0\n")
         {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until nothing waits to be uploaded to the shared tier. Records are noted behind the answer: wait for one of
+    /// those first.
+    pub async fn wait_until_uploaded(&self) {
+        loop {
+            let metrics = self.metrics().await;
+            let is_zero = |name: &str| metrics.contains(&format!("\nentrepot_{name} 0\n"));
+            if is_zero("inflight_fills") && is_zero("shared_waiting") {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }

@@ -4,6 +4,7 @@
 
 pub mod world;
 
+pub mod bucket;
 pub mod log;
 pub mod mirror;
 pub mod upstream;
