@@ -25,6 +25,7 @@ mod health;
 mod node;
 mod overlap;
 mod reload;
+mod replicas;
 mod restart;
 mod strangers;
 mod upkeep;

@@ -28,6 +28,24 @@ pub(crate) fn of_file(path: &Path) -> String {
     }
 }
 
+/// A digest of bytes that come one after the other.
+pub(crate) struct Running(Sha256);
+
+impl Running {
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// `sha256:<hex>` of all of them.
+    pub(crate) fn finish(self) -> String {
+        written(&self.0.finalize())
+    }
+}
+
 /// The hexadecimal part of `sha256:<hex>`.
 pub(crate) fn hex(digest: &str) -> &str {
     digest

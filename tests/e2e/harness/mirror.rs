@@ -130,6 +130,12 @@ impl Mirror {
         });
     }
 
+    /// Waits until everything it has is in the shared tier.
+    pub(crate) fn wait_until_uploaded(&mut self) {
+        self.wait_for_metric("entrepot_inflight_fills 0");
+        self.wait_for_metric("entrepot_shared_waiting 0");
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.pid()

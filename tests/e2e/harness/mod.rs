@@ -15,7 +15,9 @@ pub(crate) mod mirror;
 pub(crate) mod unpacked;
 pub(crate) mod upstream;
 
+pub(crate) mod garage;
 pub(crate) mod gate;
 pub(crate) mod members;
+pub(crate) mod numbers;
 pub(crate) mod strace;
 pub(crate) mod tunnel;
