@@ -45,7 +45,7 @@ pub struct Local {
     /// at any time.
     base: Arc<OwnedFd>,
     access: Access,
-    /// Whether the file system keeps the nanoseconds that a [seal](super::seal) is made of.
+    /// Whether the file system keeps the nanoseconds that a [seal] is made of.
     keeps_seals: bool,
     /// How many records were written.
     records_written: Arc<AtomicU64>,

@@ -1,6 +1,6 @@
 //! Reading what is stored once more, to see whether it still hashes to its digest.
 //!
-//! The [seal](super::seal) shows that nobody wrote to a file; what a disk does to it by itself only its bytes show.
+//! The [seal] shows that nobody wrote to a file; what a disk does to it by itself only its bytes show.
 
 use std::fs::File;
 use std::io::{self, Read as _};

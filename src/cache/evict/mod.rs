@@ -1,7 +1,7 @@
 //! Keeps the directory within its budget.
 //!
 //! What is remembered here serves eviction alone: whether a blob is there, only the directory says. The
-//! [policy](policy) is a list of what may go; a [survey](survey) of the directory, at the start and now and then, puts
+//! [policy] is a list of what may go; a [survey] of the directory, at the start and now and then, puts
 //! right what strangers, other processes and crashes have changed. Until the first is over, little is known and little
 //! goes; the floor of free room holds all the same.
 //!

@@ -1,6 +1,6 @@
 //! Who may read what is stored: bytes are kept once, and read by right.
 //!
-//! What upstream gave to somebody who showed nothing is everybody's ([`Audience::Everybody`]), and never comes here.
+//! What upstream gave to somebody who showed nothing is everybody's ([`Audience::Everybody`](crate::storage::Audience::Everybody)), and never comes here.
 //! For everything else two facts have to hold, and upstream confirms both:
 //!
 //! * a **link**: this repository has this digest. Made when upstream sent the digest through the repository, or said so

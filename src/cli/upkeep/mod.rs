@@ -1,5 +1,5 @@
 //! The commands that look after a cache directory, beside a running mirror or without one. What they find out and what
-//! they change is done by [`cache`](crate::cache); here it is told.
+//! they change is done by [`cache`]; here it is told.
 
 use std::io;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! `v1/documents/…` of the bytes of manifests, which no question for a blob finds, and the records under their hashed
 //! names. Nothing here is verified: whoever reads holds the bytes against their digest, as those of an upstream.
 //!
-//! Whatever goes wrong is trouble: the caller does without. A [breaker](breaker) keeps a store that fails from being
+//! Whatever goes wrong is trouble: the caller does without. A [breaker] keeps a store that fails from being
 //! waited for again and again. Nothing here lists the store: objects go by rules of its own.
 
 mod breaker;
