@@ -10,7 +10,7 @@
 //! * [`access`] decides who may read what; [`cache`] what to serve, and from where.
 //! * [`storage`] keeps bytes by digest; [`upstream`] speaks to other registries.
 //! * [`oci`] is the vocabulary; [`http`] is what [`server`] and [`registry`] say to each other;
-//!   [`single_flight`], [`clock`] and [`metrics`] are tools.
+//!   [`single_flight`], [`clock`], [`stamp`] and [`metrics`] are tools.
 
 pub mod reload;
 
@@ -32,6 +32,7 @@ pub mod http;
 pub mod metrics;
 pub mod oci;
 pub mod single_flight;
+pub mod stamp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -7,7 +7,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 use super::certificate::Certificates;
 use super::validity;
 use crate::clock::Clock;
+use crate::stamp::Stamp;
 
 /// Longest file that is read, in bytes. A bundle of every public authority is 220 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -112,16 +112,6 @@ struct Loaded {
     seen: Vec<Option<Stamp>>,
 }
 
-/// What tells one version of a file from the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl TlsFiles {
     /// Reads all files. Blocks.
     ///
@@ -152,7 +142,10 @@ impl TlsFiles {
     fn stamps(&self) -> Vec<Option<Stamp>> {
         let pairs = self.certificates.iter();
         let files = pairs.flat_map(|pair| [&pair.certificate, &pair.key]);
-        files.chain(&self.client_ca).map(|it| stamp(it)).collect()
+        files
+            .chain(&self.client_ca)
+            .map(|it| Stamp::of(it))
+            .collect()
     }
 
     fn config(&self) -> Result<ServerConfig, TlsError> {
@@ -235,18 +228,6 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     read().map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
-    })
-}
-
-/// `None` where the file cannot be looked at, as between the two steps of a careless replacement.
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        bytes: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
     })
 }
 

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +15,7 @@ use super::config::covers;
 use super::docker_file::{Content, Entry, parse};
 use super::{Credential, Error};
 use crate::oci::Namespace;
+use crate::stamp::Stamp;
 
 /// Longest file that is read, in bytes: what Kubernetes lets a secret have.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -50,23 +50,13 @@ struct Version {
     entries: Arc<[Entry]>,
 }
 
-/// What tells one version of a file from the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl DockerConfig {
     /// Reads the file at `path`. Blocks.
     ///
     /// # Errors
     /// [`DockerConfigError`].
     pub fn load(path: PathBuf) -> Result<Self, DockerConfigError> {
-        let stamp = stamp(&path);
+        let stamp = Stamp::of(&path);
         let Content { entries, unused } = read(&path)?;
         let read = Mutex::new(Version { stamp, entries });
         Ok(Self {
@@ -160,7 +150,7 @@ impl DockerConfig {
 
     /// Reads the file again if it has changed. Blocks.
     fn look(&self) {
-        let stamp = stamp(&self.path);
+        let stamp = Stamp::of(&self.path);
         if self.lock().stamp == stamp {
             return;
         }
@@ -183,17 +173,6 @@ impl DockerConfig {
     fn lock(&self) -> MutexGuard<'_, Version> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        bytes: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
 }
 
 fn read(path: &Path) -> Result<Content, DockerConfigError> {

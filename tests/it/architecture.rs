@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["registry"],
     &["access", "cache"],
     &["storage", "upstream"],
-    &["oci", "http", "single_flight", "clock", "metrics"],
+    &["oci", "http", "single_flight", "clock", "stamp", "metrics"],
 ];
 
 /// The two files that join everything and are used by nobody.
