@@ -37,6 +37,10 @@ use log::Entry;
 mod clients;
 use clients::Clients;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod trial;
+
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};

@@ -97,6 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::registry::trial;
 
     const ETAG: &str = "sha256:x";
 
@@ -170,10 +171,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_is_never_empty_nor_outside(range in "bytes=[0-9-]{0,8}", size in 0u64..3000) {
-            if let Wanted::Part(part) = wanted_of(&range, None, size) {
-                prop_assert!(part.start < part.end && part.end <= size);
-            }
+        fn a_part_is_what_was_asked_for(
+            range in "bytes=([0-9]{0,4}-[0-9]{0,4}|[0-9-]{0,8}|[ -~]{0,8})", size in prop_oneof![0u64..3000, Just(u64::MAX)],
+            if_range in prop::option::of(prop::sample::select(vec!["\"sha256:x\"", "W/\"sha256:x\"", "sha256:x"])),
+        ) {
+            trial::range(range.as_bytes(), if_range.map(str::as_bytes), size, ETAG);
         }
     }
 }

@@ -20,6 +20,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod trial;
 mod validity;
 mod wire;
 

@@ -53,6 +53,10 @@ mod trail;
 mod transport;
 pub use body::BlobStream;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod trial;
+
 // Who asks.
 mod caller;
 mod docker_config;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::oci::{Algorithm, RepositoryPatterns};
+use crate::registry::trial;
 use crate::upstream::{
     AccessPolicy, Config, Credentials, Limits, Proxies, UnknownNamespaces, UpstreamConfig, Way,
 };
@@ -338,15 +339,30 @@ fn any_host() -> impl Strategy<Value = Option<String>> {
     prop::option::of(prop_oneof![usual, "[ -~]{0,20}"])
 }
 
+/// A path as somebody may send it.
+fn any_path() -> impl Strategy<Value = String> {
+    let part = "[a-z]{1,3}|gcr\\.io|docker\\.io|localhost(:5000)?|manifests|blobs|tags|list|[a-zA-Z0-9._:%@-]{0,6}";
+    let parts = prop::collection::vec(part, 0..5).prop_map(|parts| parts.join("/"));
+    let item = prop::sample::select(vec![
+        "manifests/v1",
+        "blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "tags/list",
+        "referrers/sha256%3Ae3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "",
+    ]);
+    prop_oneof![
+        "/v2/[a-zA-Z0-9._:%/@-]{0,40}",
+        (parts, item).prop_map(|(name, item)| format!("/v2/{name}/{item}")),
+    ]
+}
+
 proptest! {
     #[test]
     fn every_target_has_an_answer(
-        path in "/v2/[a-zA-Z0-9._:%/@-]{0,40}", ns in "[a-z0-9.:%@/-]{0,12}", host in any_host(), listener in 0..3_usize
+        path in any_path(), ns in "[a-z0-9.:%@/-]{0,12}|gcr.io|[a-c]\\.io(:5000)?", host in any_host(), listener in 0..3_usize
     ) {
         if let Ok(target) = format!("{path}?ns={ns}").parse::<Uri>() {
-            let door = Door { listener, host: host.as_deref() };
-            let inbound = Inbound { method: &Method::GET, target: &target, door };
-            let _ = parse(inbound, &with_a_domain(), &directory());
+            trial::route(&target, (listener, host.as_deref()), &with_a_domain(), &directory());
         }
     }
 

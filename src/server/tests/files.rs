@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use rustix::net::sockopt;
 
-use super::library::{Ask, FILE_BYTES, Library, check_answers, content, requests};
 use super::*;
+use crate::server::trial::{Ask, FILE_BYTES, check_answers, content, requests};
 
 /// A library that runs.
 struct Open {
     address: SocketAddr,
     library: Library,
-    ends: mpsc::UnboundedReceiver<(u64, End)>,
+    ends: Ends,
     metrics: Metrics,
 }
 
@@ -19,7 +19,7 @@ struct Open {
 fn open() -> Open {
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
-    let (library, ends) = Library::new();
+    let (library, ends) = library();
     let metrics = Metrics::new();
     tokio::spawn(serve(
         vec![plain(listener)],

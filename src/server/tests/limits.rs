@@ -1,5 +1,6 @@
 //! How long a client may take, and how many there may be. Time is tokio's and stands still but for the deadlines.
 
+use rustix::net::sockopt;
 use tokio::time::{Instant, advance};
 
 use super::*;
@@ -113,6 +114,8 @@ async fn a_client_that_takes_nothing_is_closed() {
 async fn a_client_that_takes_its_time_is_served() {
     let mut server = start(default_limits());
     let mut client = server.connect().await;
+    // What lies in the kernel is less than is read at once, so that the server has to write each time.
+    sockopt::set_socket_recv_buffer_size(&client.0, 50_000).unwrap();
     client.send(get("/endless")).await;
     let mut buffer = vec![0; 8 << 20];
     for _ in 0..5 {

@@ -3,7 +3,6 @@
 mod bodies;
 mod files;
 mod framing;
-mod library;
 mod limits;
 mod requests;
 mod shutdown;
@@ -23,15 +22,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::trial::{ENDLESS, Ends, Library};
 use super::{Drained, Limits, Listener, bind, serve};
 use crate::http::{Body, Caller, End, Rejection, Service};
 use crate::metrics::Metrics;
 
 /// Longer than any deadline of the server, for tests that would hang otherwise.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// Bytes of the body of `/endless`.
-const ENDLESS: u64 = 1 << 40;
 
 /// Answers by path, and remembers what it was asked.
 #[derive(Clone)]
@@ -85,6 +82,11 @@ impl Service for Toy {
         *response.status_mut() = rejection.status();
         response
     }
+}
+
+/// A library in a file of its own.
+fn library() -> (Library, Ends) {
+    Library::over(tempfile::tempfile().unwrap())
 }
 
 fn chunks(

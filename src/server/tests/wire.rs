@@ -1,188 +1,31 @@
 //! Bodies of files under hyper, over a network that takes what it likes, and under a hyper that errs.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use hyper_util::rt::TokioIo;
+use proptest::collection::vec;
 use proptest::prelude::*;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncWrite as _, duplex};
 
-use super::library::{Ask, FILE_BYTES, Library, check_answers, content, requests};
 use super::*;
-use crate::http::{Segment, Shares};
 use crate::server::connection::http;
-use crate::server::exchange::Exchange;
 use crate::server::line::{BITE_BYTES, Line};
-use crate::server::reads::Reads;
 use crate::server::socket::Socket;
-use crate::server::wire::Wire;
-use crate::server::{Phase, Server, Standing};
-
-/// A network that takes, one write after the other, so many bytes, and none for a while where there is a 0.
-struct Moody {
-    requests: VecDeque<u8>,
-    moods: Vec<usize>,
-    writes: usize,
-    taken: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Moody {
-    fn new(requests: &str, moods: &[usize]) -> (Self, Arc<Mutex<Vec<u8>>>) {
-        let taken = Arc::default();
-        let moody = Self {
-            requests: requests.bytes().collect(),
-            moods: moods.to_vec(),
-            writes: 0,
-            taken: Arc::clone(&taken),
-        };
-        (moody, taken)
-    }
-
-    /// How many bytes it takes next.
-    fn mood(&self) -> usize {
-        self.moods[self.writes % self.moods.len()]
-    }
-
-    fn accept(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mood = self.mood();
-        self.writes += 1;
-        if mood == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let bytes = &bytes[..mood.min(bytes.len())];
-        self.taken.lock().unwrap().extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-}
-
-impl AsyncRead for Moody {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.requests.is_empty() {
-            return Poll::Pending;
-        }
-        let n = buffer.remaining().min(self.requests.len());
-        buffer.put_slice(&self.requests.drain(..n).collect::<Vec<u8>>());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Moody {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.accept(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let bytes = joined(slices, self.mood());
-        self.accept(cx, &bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Wire for Moody {
-    fn poll_send_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let bytes = joined(slices, self.mood());
-        self.accept(cx, &bytes)
-    }
-
-    fn poll_send_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        segment: &Segment,
-    ) -> Poll<io::Result<usize>> {
-        let length = usize::try_from(segment.length).unwrap();
-        let mut bytes = vec![0; length.min(self.mood().max(1))];
-        let read = segment.file.read_at(&mut bytes, segment.offset).unwrap();
-        if read == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        self.accept(cx, &bytes[..read])
-    }
-}
-
-/// The first bytes of these slices.
-fn joined(slices: &[IoSlice<'_>], mut most: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for slice in slices {
-        let length = slice.len().min(most);
-        bytes.extend_from_slice(&slice[..length]);
-        most -= length;
-    }
-    bytes
-}
-
-fn exchange(library: &Library, line: &Arc<Line>) -> Exchange<Library> {
-    let (_, phase) = watch::channel(Phase::Serving);
-    let server = Arc::new(Server {
-        shares: Shares::new(1),
-        refusals: Arc::new(Semaphore::new(1)),
-        service: library.clone(),
-        limits: Limits::default(),
-        metrics: Metrics::new(),
-        reads: Reads::default(),
-        phase,
-    });
-    let caller = Caller {
-        peer: (Ipv4Addr::LOCALHOST, 1).into(),
-        listener: 0,
-        is_encrypted: false,
-        client: None,
-    };
-    Exchange::new(server, caller, Standing::Welcome, Arc::clone(line))
-}
-
-/// What a moody network gets from hyper for these requests, and in how many turns.
-async fn answers(library: &Library, asks: &[Ask], moods: &[usize]) -> (Vec<u8>, u64) {
-    let (moody, taken) = Moody::new(&requests(asks), moods);
-    let line = Arc::new(Line::with_files());
-    let socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
-    let exchange = exchange(library, &line);
-    let mut connection = http().serve_connection(TokioIo::new(socket), exchange);
-    let mut turns = 0;
-    let ended = poll_fn(|cx| {
-        turns += 1;
-        line.begin_turn();
-        connection.poll_without_shutdown(cx)
-    });
-    timeout(PATIENCE, ended).await.unwrap().unwrap();
-    let taken = taken.lock().unwrap().clone();
-    (taken, turns)
-}
+use crate::server::trial::{
+    Ask, FILE_BYTES, Fault, KINDS, Mood, Moods, Moody, Shown, Slip, check_answers, content,
+    exchange, play, played, requests, slip,
+};
 
 #[tokio::test]
 async fn a_long_file_takes_many_turns() {
-    let (library, _ends) = Library::new();
+    let (library, _ends) = library();
     let asks = [Ask::get("file", 0, FILE_BYTES)];
-    let (answer, turns) = answers(&library, &asks, &[usize::MAX]).await;
-    check_answers(&asks, &answer);
+    let played = played(&library, &asks, takes(usize::MAX), takes(usize::MAX)).await;
+    check_answers(&asks, &played.client.received().bytes);
+    let turns = played.turns;
     assert!(turns >= FILE_BYTES / BITE_BYTES, "{turns}");
 }
 
@@ -192,7 +35,7 @@ async fn a_long_file_takes_many_turns() {
 )]
 #[tokio::test]
 async fn a_connection_that_takes_no_files_gets_them_read() {
-    let (library, _ends) = Library::new();
+    let (library, _ends) = library();
     let mut random = fastrand::Rng::with_seed(4);
     for _ in 0..4 {
         let asks: Vec<Ask> = (0..24).map(|_| Ask::any(&mut random)).collect();
@@ -213,11 +56,11 @@ async fn a_connection_that_takes_no_files_gets_them_read() {
 
 #[tokio::test]
 async fn a_file_that_is_cut_short_after_it_was_looked_at_breaks_the_connection() {
-    let (library, _ends) = Library::new();
+    let (library, _ends) = library();
     let shorter = tempfile::tempfile().unwrap();
     shorter.write_all_at(&content(0, 100), 0).unwrap();
     let line = Arc::new(Line::with_files());
-    let (moody, taken) = Moody::new("", &[60]);
+    let (moody, client) = Moody::new("", takes(1), takes(60));
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     let mut segment = library.segment(0, 200);
     segment.file = Arc::new(shorter);
@@ -231,7 +74,7 @@ async fn a_file_that_is_cut_short_after_it_was_looked_at_breaks_the_connection()
         }
     };
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    assert_eq!(*taken.lock().unwrap(), content(0, 100));
+    assert_eq!(client.received().bytes, content(0, 100));
 }
 
 fn write(socket: &mut Socket<Moody>, slices: &[&[u8]]) -> Poll<io::Result<usize>> {
@@ -242,9 +85,9 @@ fn write(socket: &mut Socket<Moody>, slices: &[&[u8]]) -> Poll<io::Result<usize>
 
 #[tokio::test]
 async fn a_turn_is_over_after_one_bite() {
-    let (library, _ends) = Library::new();
+    let (library, _ends) = library();
     let line = Arc::new(Line::with_files());
-    let (moody, _taken) = Moody::new("", &[usize::MAX]);
+    let (moody, _client) = Moody::new("", takes(1), takes(usize::MAX));
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     for _ in 0..2 {
         let placeholder = line.queue(library.segment(0, BITE_BYTES));
@@ -264,43 +107,65 @@ async fn a_turn_is_over_after_one_bite() {
     }
 }
 
-/// What an erring hyper does to a placeholder before it is shown.
-#[derive(Debug, Clone, Copy)]
-enum Error {
-    /// Takes more of it for written than was.
-    Skips(usize),
-    /// Takes some of what was written for unwritten, or makes one up.
-    GoesBack(usize),
-    /// Wants less of it than there is.
-    Shortens(usize),
-    /// Copies it.
-    Copies,
-    /// Forgets it.
-    Drops,
+fn takes(bytes: usize) -> Moods {
+    Moods::only([Mood::Takes(bytes)])
 }
 
-fn error() -> impl Strategy<Value = Error> {
+/// Sizes around everything that is a limit somewhere.
+fn size() -> impl Strategy<Value = u64> {
     prop_oneof![
-        (1_usize..400).prop_map(Error::Skips),
-        (1_usize..400).prop_map(Error::GoesBack),
-        (1_usize..400).prop_map(Error::Shortens),
-        Just(Error::Copies),
-        Just(Error::Drops),
+        0_u64..4,
+        1_u64..70_000,
+        (0_u64..6, -2_i64..3).prop_map(|(n, off)| (n * BITE_BYTES).saturating_add_signed(off)),
     ]
 }
 
-impl Error {
-    /// Does it to the part of `whole` that begins at `at`. Gives what is shown instead, if it differs at all.
-    fn made(self, whole: &Bytes, at: usize) -> Option<Bytes> {
-        let left = whole.slice(at..);
-        match self {
-            Self::Skips(n) => (n < left.len()).then(|| left.slice(n..)),
-            Self::GoesBack(n) => at.checked_sub(n).map(|at| whole.slice(at..)),
-            Self::Shortens(n) => (n < left.len()).then(|| left.slice(..left.len() - n)),
-            Self::Copies => Some(Bytes::copy_from_slice(&left)),
-            Self::Drops => Some(Bytes::from_static(b"next head")),
-        }
-    }
+fn ask() -> impl Strategy<Value = Ask> {
+    let kind = prop_oneof![
+        40 => proptest::sample::select(&KINDS[..KINDS.len() - 1]),
+        1 => Just(KINDS[KINDS.len() - 1]),
+    ];
+    (prop::bool::weighted(0.1), kind, 0..FILE_BYTES, size()).prop_map(
+        |(is_head, kind, offset, length)| {
+            Ask::new(is_head, kind, offset.min(FILE_BYTES - length), length)
+        },
+    )
+}
+
+fn mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![
+        2 => Just(Mood::Waits),
+        3 => (1_usize..50).prop_map(Mood::Takes),
+        3 => (1_usize..20_000).prop_map(Mood::Takes),
+        2 => Just(Mood::Takes(usize::MAX)),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        Just(Fault::Reset),
+        Just(Fault::NoBytes),
+        Just(Fault::FileEnds),
+        Just(Fault::Disk)
+    ]
+}
+
+fn a_slip() -> impl Strategy<Value = Slip> {
+    prop_oneof![
+        (1_usize..400).prop_map(Slip::Skips),
+        (1_usize..400).prop_map(Slip::GoesBack),
+        (1_usize..400).prop_map(Slip::Shortens),
+        Just(Slip::Copies),
+        Just(Slip::Drops),
+        Just(Slip::Delays),
+        Just(Slip::Flattens),
+    ]
+}
+
+fn shown() -> impl Strategy<Value = Shown> {
+    // Many of one length, as the bites of a long file are.
+    let length = prop_oneof![Just(500_u64), 1_u64..2000];
+    ("[a-z]{0,20}", length).prop_map(|(head, length)| Shown { head, length })
 }
 
 proptest! {
@@ -308,72 +173,27 @@ proptest! {
 
     #[test]
     fn whatever_the_network_takes_the_bytes_are_right(
-        seed: u64,
-        moods in proptest::collection::vec(
-            prop_oneof![Just(0_usize), 1_usize..50, 1_usize..20_000, Just(usize::MAX)], 1..12
-        ),
+        asks in vec(ask(), 1..8), reads in vec(mood(), 0..6), writes in vec(mood(), 1..12),
     ) {
-        let mut random = fastrand::Rng::with_seed(seed);
-        // Some bytes are taken sooner or later, and not one by one.
-        let moods = [&moods[..], &[20_000]].concat();
-        let asks: Vec<Ask> = (0..5).map(|_| Ask::any(&mut random)).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (library, _ends) = Library::new();
-        let (answer, _) = runtime.block_on(answers(&library, &asks, &moods));
-        check_answers(&asks, &answer);
+        let (library, mut ends) = library();
+        play(&library, &mut ends, &asks, Moods::new(reads), Moods::new(writes));
+    }
+
+    #[test]
+    fn whatever_fails_all_bytes_until_then_are_right(
+        asks in vec(ask(), 1..8), writes in vec(mood(), 0..40), fault in fault(),
+    ) {
+        let (library, mut ends) = library();
+        let writes = writes.into_iter().chain([Mood::Fails(fault)]);
+        play(&library, &mut ends, &asks, Moods::new([]), Moods::new(writes));
     }
 
     #[test]
     fn an_error_about_a_placeholder_never_shows(
-        heads in proptest::collection::vec("[a-z]{0,20}", 2..5),
-        // Many of one length, as the bites of a long file are.
-        lengths in proptest::collection::vec(prop_oneof![Just(500_u64), 1_u64..2000], 4),
-        moods in proptest::collection::vec(1_usize..900, 1..8),
-        after in prop_oneof![Just(0_usize), 0_usize..20],
-        error in error(),
+        responses in vec(shown(), 2..5), writes in vec(mood(), 1..8), after in 0_usize..20, made in a_slip(),
     ) {
-        let (library, _ends) = Library::new();
-        let line = Arc::new(Line::with_files());
-        let (moody, taken) = Moody::new("", &moods);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _entered = runtime.enter();
-        let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
-        let (mut shown, mut expected) = (VecDeque::new(), Vec::new());
-        for (head, &length) in heads.iter().zip(&lengths) {
-            shown.push_back((Bytes::from(head.clone()), 0));
-            shown.push_back((line.queue(library.segment(length, length)), 0));
-            expected.extend_from_slice(head.as_bytes());
-            expected.extend(content(length, length));
-        }
-        let mut made = false;
-        for n in 0.. {
-            shown.retain(|(bytes, at)| *at < bytes.len());
-            // Once, when the first of what is to be written is a placeholder, as its content tells.
-            if n >= after && !made && let Some((bytes, at)) = shown.front_mut()
-                && bytes.first() == Some(&0) && let Some(other) = error.made(bytes, *at)
-            {
-                (*bytes, *at, made) = (other, 0, true);
-            }
-            if shown.is_empty() {
-                break;
-            }
-            let slices: Vec<&[u8]> = shown.iter().map(|(bytes, at)| &bytes[*at..]).collect();
-            let Poll::Ready(written) = write(&mut socket, &slices) else {
-                panic!("it always takes some");
-            };
-            let Ok(mut written) = written else {
-                prop_assert!(made);
-                break;
-            };
-            prop_assert!(!made);
-            for (bytes, at) in &mut shown {
-                let n = written.min(bytes.len() - *at);
-                (*at, written) = (*at + n, written - n);
-            }
-        }
-        let taken = taken.lock().unwrap();
-        prop_assert!(expected.starts_with(&taken));
-        prop_assert!(made || *taken == expected);
+        let (library, _ends) = library();
+        slip(&library, &responses, Moods::new(writes), after, made);
     }
 }
 
