@@ -27,6 +27,7 @@ mod overlap;
 mod reload;
 mod replicas;
 mod restart;
+mod siege;
 mod strangers;
 mod upkeep;
 

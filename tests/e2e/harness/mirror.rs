@@ -92,12 +92,17 @@ impl Mirror {
         cache: PathBuf,
     ) -> Self {
         let mut daemon = Daemon::start(MIRROR, command, directory);
-        daemon.wait_until(|| accepts(port) && is_ready(port));
+        daemon.wait_until(|| accepts(port) && says_yes(port, "readyz"));
         Self {
             daemon,
             port,
             cache,
         }
+    }
+
+    /// The port of its only listener.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// `127.0.0.1:<port>`, as clients write a registry.
@@ -177,6 +182,11 @@ impl Mirror {
     pub(crate) fn leaves_alone(&self, namespace: &str) -> bool {
         let open = format!("entrepot_upstream_breakers_open{{upstream=\"{namespace}\"}} 1\n");
         self.metrics().contains(&open)
+    }
+
+    /// Whether both probes say so.
+    pub(crate) fn is_ready_and_alive(&self) -> bool {
+        ["readyz", "livez"].map(|probe| says_yes(self.port, probe)) == [true; 2]
     }
 
     /// How often storage has failed.
@@ -283,8 +293,9 @@ fn is_idle(url: &str) -> bool {
     String::from_utf8_lossy(&metrics).contains("\nentrepot_inflight_fills 0\n")
 }
 
-fn is_ready(port: u16) -> bool {
-    let url = format!("http://127.0.0.1:{port}/readyz");
+/// What a probe says.
+fn says_yes(port: u16, probe: &str) -> bool {
+    let url = format!("http://127.0.0.1:{port}/{probe}");
     outcome(command("curl").args(["--silent", "--fail", "--output", "/dev/null", &url]))
         .status
         .success()

@@ -15,6 +15,7 @@ pub(crate) mod mirror;
 pub(crate) mod unpacked;
 pub(crate) mod upstream;
 
+pub(crate) mod crowd;
 pub(crate) mod garage;
 pub(crate) mod gate;
 pub(crate) mod members;
