@@ -38,6 +38,7 @@ mod listings;
 
 mod budget;
 mod damage;
+mod exact;
 mod reload;
 mod shared_tier;
 mod tls;

@@ -286,3 +286,30 @@ async fn a_fault_in_one_blob_fails_no_other() {
     }
     drop(pull);
 }
+
+/// Were a mirror taken out for it, one outage would take out all of them.
+#[tokio::test]
+async fn an_outage_of_upstream_leaves_the_mirror_ready_and_alive() {
+    let world = World::new().await;
+    let content = bytes(1, 3000);
+    let digest = world.upstream.put_blob("team/app", content.clone());
+    assert_eq!(
+        world.mirror.get(&target(&digest)).await.expect(200),
+        content
+    );
+    world.mirror.wait_until_stored(&digest).await;
+    world.upstream.stop().await;
+    // As often as opens a breaker, and more.
+    for seed in 10..30 {
+        let missing = target(&sha256(&bytes(seed, 10)));
+        let answer = world.mirror.get(&missing).await;
+        answer.expect_error(502, "UNAVAILABLE");
+        for probe in ["/readyz", "/livez"] {
+            assert_eq!(world.mirror.get(probe).await.status, 200, "{probe}");
+        }
+    }
+    assert_eq!(
+        world.mirror.get(&target(&digest)).await.expect(200),
+        content
+    );
+}

@@ -67,6 +67,11 @@ impl TlsClient {
     /// Connects and asks for the host `name`. `None` where there is no handshake.
     pub async fn connect(&self, address: SocketAddr, name: &str) -> Option<Agreed> {
         let stream = TcpStream::connect(address).await.expect("it listens");
+        self.connect_over(stream, name).await
+    }
+
+    /// The same over a connection that is there.
+    pub async fn connect_over(&self, stream: TcpStream, name: &str) -> Option<Agreed> {
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let stream = connector.connect(name, stream).await.ok()?;

@@ -6,7 +6,7 @@ use rcgen::{Certificate, KeyPair};
 
 use crate::harness::mirror::Setup;
 
-mod client;
+pub mod client;
 
 mod certificates;
 mod clients;
@@ -14,7 +14,11 @@ mod listeners;
 mod replaced;
 
 /// Writes a certificate and its key beside the configuration; gives their paths.
-fn files(setup: &Setup, name: &str, (certificate, key): &(Certificate, KeyPair)) -> [PathBuf; 2] {
+pub fn files(
+    setup: &Setup,
+    name: &str,
+    (certificate, key): &(Certificate, KeyPair),
+) -> [PathBuf; 2] {
     [
         setup.file(&format!("{name}.crt"), &certificate.pem()),
         setup.file(&format!("{name}.key"), &key.serialize_pem()),
@@ -22,14 +26,14 @@ fn files(setup: &Setup, name: &str, (certificate, key): &(Certificate, KeyPair))
 }
 
 /// With one more listener, that speaks TLS with these keys of `tls`.
-fn listening(setup: Setup, keys: &str) -> Setup {
+pub fn listening(setup: Setup, keys: &str) -> Setup {
     setup.listen(&format!(
         "{{ address: \"127.0.0.1:0\", tls: {{ {keys} }} }}"
     ))
 }
 
 /// The keys of `tls` for one certificate.
-fn pair([certificate, key]: &[PathBuf; 2]) -> String {
+pub fn pair([certificate, key]: &[PathBuf; 2]) -> String {
     format!(
         "certificate: '{}', key: '{}'",
         certificate.display(),
