@@ -51,6 +51,9 @@ pub use reader::{Blob, BlobReader, ReadError, Unfinished};
 
 mod through;
 
+#[doc(hidden)]
+pub mod inner;
+
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;

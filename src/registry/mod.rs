@@ -37,6 +37,8 @@ use log::Entry;
 mod clients;
 use clients::Clients;
 
+#[doc(hidden)]
+pub mod inner;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod trial;
