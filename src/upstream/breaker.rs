@@ -32,6 +32,11 @@ const FAILURE_WAIT_MAX: Duration = Duration::from_mins(1);
 /// request an hour is not what they are made against.
 pub(super) const LIMIT_WAIT_MAX: Duration = Duration::from_hours(1);
 
+/// How long after a pause for silence it is still taken for granted that there is silence: whoever asks in that time, and
+/// tries for everybody, is one of many, and those who follow in a moment see what came of it. Later it may be hours that
+/// nobody has asked, and nobody knows.
+const SILENCE_BELIEVED: Duration = Duration::from_secs(5);
+
 /// How much longer a pause may be, by chance: mirrors that were cut together do not all come back at the same instant.
 const JITTER: f64 = 0.2;
 
@@ -161,8 +166,8 @@ enum Phase {
     },
     /// Nobody asks.
     Open { cause: Cause, until: Instant },
-    /// One asks, to see whether others may.
-    Probing { cause: Cause },
+    /// One asks, to see whether others may, since the pause was over.
+    Probing { cause: Cause, until: Instant },
 }
 
 impl Default for Phase {
@@ -181,8 +186,8 @@ impl Breaker {
         if let Some(refusal) = self.refusal(now) {
             return Err(refusal);
         }
-        if let Phase::Open { cause, .. } = self.phase {
-            self.enter(Phase::Probing { cause });
+        if let Phase::Open { cause, until } = self.phase {
+            self.enter(Phase::Probing { cause, until });
         }
         Ok(Ticket {
             generation: self.generation,
@@ -199,18 +204,18 @@ impl Breaker {
                 (!wait.is_zero()).then_some(Refusal { cause, wait })
             }
             // Nobody knows how long it takes.
-            Phase::Probing { cause } => Some(Refusal {
+            Phase::Probing { cause, .. } => Some(Refusal {
                 cause,
                 wait: PAUSE_MIN,
             }),
         }
     }
 
-    /// Whether it is open because of a time-out, and nobody has heard anything since.
-    pub(super) const fn has_timed_out(&self) -> bool {
+    /// Whether it is open because of a time-out, nobody has heard anything since, and that still counts at the time `now`.
+    pub(super) fn has_timed_out(&self, now: Instant) -> bool {
         match self.phase {
-            Phase::Open { cause, .. } | Phase::Probing { cause } => {
-                matches!(cause, Cause::TimedOut(_))
+            Phase::Open { cause, until } | Phase::Probing { cause, until } => {
+                matches!(cause, Cause::TimedOut(_)) && now < until + SILENCE_BELIEVED
             }
             Phase::Closed { .. } => false,
         }
@@ -269,11 +274,11 @@ impl Breaker {
     }
 
     /// Nothing came of `ticket`: whoever had it went away, or did not get as far as the endpoint.
-    pub(super) fn give_back(&mut self, ticket: Ticket, now: Instant) {
-        if let Phase::Probing { cause } = self.phase
+    pub(super) fn give_back(&mut self, ticket: Ticket) {
+        if let Phase::Probing { cause, until } = self.phase
             && ticket.generation == self.generation
         {
-            self.enter(Phase::Open { cause, until: now });
+            self.enter(Phase::Open { cause, until });
         }
     }
 

@@ -100,10 +100,10 @@ impl Health {
     }
 
     /// Whether whoever has something else to go by need not wait for an answer: somebody has waited for as long as
-    /// `patience` and nobody has heard anything, or it was silence for which it was left alone last.
+    /// `patience` and nobody has heard anything, or it was silence for which it was left alone until a moment ago.
     pub(super) fn is_silent(&self, patience: Duration) -> bool {
-        let state = self.state();
-        state.breaker.has_timed_out() || state.waiting.in_vain(Instant::now()) >= patience
+        let (state, now) = (self.state(), Instant::now());
+        state.breaker.has_timed_out(now) || state.waiting.in_vain(now) >= patience
     }
 
     /// Counts somebody who is not to ask.
@@ -206,7 +206,7 @@ impl Drop for Permit {
             state.waiting.end();
         }
         if let Some(ticket) = self.ticket.take() {
-            state.breaker.give_back(ticket, Instant::now());
+            state.breaker.give_back(ticket);
         }
     }
 }

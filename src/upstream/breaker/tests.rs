@@ -116,15 +116,39 @@ fn a_probe_that_goes_away_leaves_its_place_to_the_next() {
     bench.ask(limit(2));
     bench.pass(2000);
     let gone = bench.admit();
-    bench.breaker.give_back(gone, bench.now);
+    bench.breaker.give_back(gone);
     let next = bench.admit();
     // What comes of it after all is nobody's business any more.
     assert_eq!(bench.report(gone, Sign::Answer), None);
-    bench.breaker.give_back(gone, bench.now);
+    bench.breaker.give_back(gone);
     assert!(bench.breaker.admit(bench.now).is_err());
     assert_eq!(bench.report(next, Sign::Answer), Some(Change::Closed));
-    bench.breaker.give_back(next, bench.now);
+    bench.breaker.give_back(next);
     assert_eq!(bench.wait(), None);
+}
+
+#[test]
+fn silence_is_taken_for_granted_until_a_moment_after_the_pause() {
+    let mut bench = Bench::new();
+    let silent = |bench: &Bench| bench.breaker.has_timed_out(bench.now);
+    bench.ask(FAILURE);
+    assert!(!silent(&bench));
+    bench.ask(SILENCE);
+    assert!(silent(&bench));
+    bench.pass(1000 + 4999);
+    assert!(silent(&bench));
+    let gone = bench.admit();
+    assert!(silent(&bench));
+    bench.pass(1);
+    assert!(!silent(&bench));
+    // Whoever goes away has heard nothing either.
+    bench.breaker.give_back(gone);
+    assert!(!silent(&bench));
+    bench.ask(SILENCE);
+    assert!(silent(&bench));
+    bench.pass(30_000);
+    bench.ask(FAILURE);
+    assert!(!silent(&bench));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod fills;
 mod limits;
 mod outages;
+mod pace;
 mod quota;
 mod silence;
 

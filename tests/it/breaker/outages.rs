@@ -1,8 +1,8 @@
 //! An upstream that refuses, fails, limits or says nothing.
 
-use std::time::{Duration, Instant};
-
+use super::pace::Pace;
 use super::{AFTER_TTL, TAG, is_left_alone, metric};
+use crate::harness::client::Answer as Answered;
 use crate::harness::clock;
 use crate::harness::content::{Image, bytes, sha256};
 use crate::harness::gate::Gate;
@@ -46,63 +46,72 @@ impl Trouble {
     }
 }
 
-/// Pulls the image as a client does that asks for its tag first; gives how long the slowest answer took.
-async fn pull(world: &World, image: &Image) -> Duration {
+/// What a client asks for that pulls the image, its tag first.
+fn targets(image: &Image) -> Vec<String> {
     let digest = image.manifest.digest();
     let mut targets = vec![TAG.to_owned(), format!("/v2/team/app/manifests/{digest}")];
     let blobs = image.blobs.iter().map(|blob| sha256(blob));
     targets.extend(blobs.map(|digest| format!("/v2/team/app/blobs/{digest}")));
-    let mut slowest = Duration::ZERO;
-    for target in targets {
-        let asked = Instant::now();
-        world.mirror.get(&target).await.expect(200);
-        slowest = slowest.max(asked.elapsed());
-    }
-    slowest
+    targets
 }
 
 /// Asks until the upstream is left alone, and so long for it that a test is over before it is tried again.
 async fn wear_out(world: &World) {
     for _ in 0..12 {
-        world.mirror.get(TAG).await;
+        ask(world).await;
         // Whoever is waited for has timed out, and whoever is left alone is tried again.
         clock::pass(20).await;
         clock::pass(20).await;
     }
-    world.mirror.get(TAG).await;
+    ask(world).await;
     clock::pass(16).await;
     assert!(is_left_alone(world).await);
+}
+
+/// Asks for the tag; once the upstream is asked about that, patience with it is over.
+async fn ask(world: &World) {
+    let asked = world.upstream.log().len();
+    let is_asked = async {
+        while world.upstream.log().len() == asked {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut answer = std::pin::pin!(world.mirror.get(TAG));
+    tokio::select! {
+        _ = &mut answer => return,
+        () = is_asked => {}
+    }
+    clock::pass(1).await;
+    answer.await;
 }
 
 #[tokio::test]
 async fn what_was_pulled_still_pulls_and_at_once_when_upstream_is_left_alone() {
     for trouble in Trouble::ALL {
-        let world = World::new().await;
+        let (world, mut pace) = Pace::world().await;
         let image = Image::new(1);
         world.upstream.put_image("team/app", "v1", &image);
-        pull(&world, &image).await;
+        let targets = targets(&image);
+        let pulled = |answer: Answered| drop(answer.expect(200));
+        pace.of(&world, &targets, pulled).await;
         for blob in &image.blobs {
             world.mirror.wait_until_stored(&sha256(blob)).await;
         }
         let gate = Gate::closed();
         trouble.begin(&world.upstream, &gate).await;
         world.mirror.clock.advance(AFTER_TTL);
-        let first = pull(&world, &image).await;
-        assert!(first <= Duration::from_secs(1), "{trouble:?}: {first:?}");
+        pace.forget();
+        pace.of(&world, &targets, pulled).await;
+        pace.assert_soon(trouble);
 
         wear_out(&world).await;
         world.upstream.forget();
         let connections = world.upstream.connections();
-        let mut then = Vec::new();
+        pace.forget();
         for _ in 0..11 {
-            then.push(pull(&world, &image).await);
+            pace.of(&world, &targets, pulled).await;
         }
-        then.sort();
-        // The median: somebody else may be busy on the machine of the test.
-        assert!(
-            then[5] <= Duration::from_millis(20),
-            "{trouble:?}: {then:?}"
-        );
+        pace.assert_at_once(trouble);
         assert!(world.upstream.log().is_empty(), "{trouble:?}");
         assert_eq!(world.upstream.connections(), connections, "{trouble:?}");
 
@@ -110,11 +119,7 @@ async fn what_was_pulled_still_pulls_and_at_once_when_upstream_is_left_alone() {
         assert!(stale.header("Warning").is_some(), "{trouble:?}");
         trouble.end(&world.upstream).await;
         clock::pass(70).await;
-        let mut answer = world.mirror.get(TAG).await;
-        // Who tries again what was silent has a copy in hand, and does not wait for it. It is others who see it first.
-        while trouble == Trouble::IsSilent && answer.header("Warning").is_some() {
-            answer = world.mirror.get(TAG).await;
-        }
+        let answer = world.mirror.get(TAG).await;
         assert_eq!(answer.header("Warning"), None, "{trouble:?}");
         assert!(!is_left_alone(&world).await, "{trouble:?}");
     }
@@ -128,7 +133,7 @@ async fn what_was_never_pulled_is_refused_at_once_with_the_error_that_led_to_it(
         (Trouble::Limits, 429, "TOOMANYREQUESTS"),
         (Trouble::IsSilent, 504, "UNAVAILABLE"),
     ] {
-        let world = World::new().await;
+        let (world, mut pace) = Pace::world().await;
         world.upstream.put_image("team/app", "v1", &Image::new(1));
         world.mirror.get(TAG).await.expect(200);
         world.mirror.clock.advance(AFTER_TTL);
@@ -142,17 +147,12 @@ async fn what_was_never_pulled_is_refused_at_once_with_the_error_that_led_to_it(
             format!("/v2/team/app/manifests/{digest}"),
             format!("/v2/team/app/blobs/{digest}"),
         ] {
-            let mut took = Vec::new();
+            pace.forget();
             for _ in 0..5 {
-                let asked = Instant::now();
-                world.mirror.get(&target).await.expect_error(status, code);
-                took.push(asked.elapsed());
+                let refused = |answer: Answered| drop(answer.expect_error(status, code));
+                pace.of(&world, &[target.clone()], refused).await;
             }
-            took.sort();
-            assert!(
-                took[2] <= Duration::from_millis(20),
-                "{trouble:?}: {took:?}"
-            );
+            pace.assert_at_once((trouble, &target));
             assert_eq!(world.mirror.head(&target).await.status, status);
         }
         assert!(world.upstream.log().is_empty(), "{trouble:?}");

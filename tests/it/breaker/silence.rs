@@ -1,8 +1,10 @@
 //! An upstream that takes questions and says nothing: who waits for it, and for how long.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::pace::Pace;
 use super::{AFTER_TTL, is_left_alone};
+use crate::harness::client::Answer as Answered;
 use crate::harness::clock;
 use crate::harness::content::{Image, Manifest, OCI_INDEX};
 use crate::harness::gate::Gate;
@@ -11,17 +13,13 @@ use crate::harness::world::World;
 
 const TAGS: u8 = 8;
 
-/// How soon the first stale answer must be there, and all that follow.
-const FIRST: Duration = Duration::from_secs(1);
-const THEN: Duration = Duration::from_millis(20);
-
 fn tag(n: u8) -> String {
     format!("/v2/team/app/manifests/v{n}")
 }
 
 /// A world in which all tags were pulled and are not fresh any more, and whose upstream is silent until the gate opens.
-async fn silent() -> (World, Gate) {
-    let world = World::new().await;
+async fn silent() -> (World, Gate, Pace) {
+    let (world, pace) = Pace::world().await;
     for n in 0..TAGS {
         world
             .upstream
@@ -34,42 +32,35 @@ async fn silent() -> (World, Gate) {
         .upstream
         .answer("/v2/*", Answer::status(503).after(&gate));
     world.upstream.forget();
-    (world, gate)
+    (world, gate, pace)
 }
 
-/// How long a stale answer takes.
-async fn stale(world: &World, target: &str) -> Duration {
-    let asked = Instant::now();
-    let answer = world.mirror.get(target).await;
-    let took = asked.elapsed();
-    assert!(answer.header("Warning").is_some(), "{answer:?}");
-    answer.expect(200);
-    took
-}
-
-/// The median: somebody else may be busy on the machine of the test.
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// Takes and gives the time of a stale answer.
+async fn stale(pace: &mut Pace, world: &World, target: &str) -> Duration {
+    let is_stale = |answer: Answered| {
+        assert!(answer.header("Warning").is_some(), "{answer:?}");
+        answer.expect(200);
+    };
+    pace.of(world, &[target.to_owned()], is_stale).await
 }
 
 #[tokio::test]
 async fn one_caller_waits_for_an_upstream_that_is_silent_and_nobody_after_that() {
-    let (world, _gate) = silent().await;
-    let first = stale(&world, &tag(0)).await;
-    assert!(first <= FIRST, "{first:?}");
+    let (world, _gate, mut pace) = silent().await;
+    let first = stale(&mut pace, &world, &tag(0)).await;
+    pace.assert_soon("the first");
     assert!(
         first >= Duration::from_millis(700),
         "it was given a chance: {first:?}"
     );
     // No time-out has struck yet, and no breaker is open.
     assert!(!is_left_alone(&world).await);
-    let mut times = Vec::new();
+    pace.forget();
     for n in 1..TAGS {
-        times.push(stale(&world, &tag(n)).await);
-        times.push(stale(&world, &tag(0)).await);
+        stale(&mut pace, &world, &tag(n)).await;
+        stale(&mut pace, &world, &tag(0)).await;
     }
-    assert!(median(times.clone()) <= THEN, "{times:?}");
+    pace.assert_at_once("the others");
     // Each was asked about all the same, behind: one question a tag.
     while world.upstream.log().len() < usize::from(TAGS) {
         tokio::task::yield_now().await;
@@ -79,8 +70,8 @@ async fn one_caller_waits_for_an_upstream_that_is_silent_and_nobody_after_that()
 
 #[tokio::test]
 async fn who_has_nothing_else_waits_for_a_silent_upstream_all_the_same() {
-    let (world, gate) = silent().await;
-    stale(&world, &tag(0)).await;
+    let (world, gate, mut pace) = silent().await;
+    stale(&mut pace, &world, &tag(0)).await;
     world.upstream.behave();
     world.upstream.put_image("team/app", "new", &Image::new(99));
     world
@@ -93,9 +84,11 @@ async fn who_has_nothing_else_waits_for_a_silent_upstream_all_the_same() {
 
 #[tokio::test]
 async fn an_upstream_that_is_heard_of_again_is_waited_for_again() {
-    let (world, gate) = silent().await;
-    stale(&world, &tag(0)).await;
-    assert!(stale(&world, &tag(1)).await <= FIRST / 2);
+    let (world, gate, mut pace) = silent().await;
+    stale(&mut pace, &world, &tag(0)).await;
+    pace.forget();
+    stale(&mut pace, &world, &tag(1)).await;
+    pace.assert_at_once("the second");
     // One that answers somebody is not silent, however long others have waited.
     world.upstream.behave();
     world.upstream.put_image("team/app", "new", &Image::new(99));
@@ -110,37 +103,80 @@ async fn an_upstream_that_is_heard_of_again_is_waited_for_again() {
     gate.open();
 }
 
+/// The upstream has timed out, and is left alone.
+async fn left_alone(pace: &mut Pace, world: &World) {
+    stale(pace, world, &tag(0)).await;
+    clock::pass(16).await;
+    // What has struck is noticed.
+    while !is_left_alone(world).await {
+        stale(pace, world, &tag(0)).await;
+    }
+}
+
 #[tokio::test]
-async fn whoever_tries_for_all_after_a_time_out_does_not_wait_for_it_with_a_copy_in_hand() {
-    let (world, gate) = silent().await;
-    stale(&world, &tag(0)).await;
-    clock::pass(20).await;
-    // What has struck is noticed, and the upstream is left alone.
-    while !is_left_alone(&world).await {
-        stale(&world, &tag(0)).await;
-    }
-    let mut times = Vec::new();
+async fn whoever_tries_right_after_the_pause_does_not_wait_for_it_with_a_copy_in_hand() {
+    let (world, gate, mut pace) = silent().await;
+    left_alone(&mut pace, &world).await;
+    pace.forget();
     for n in 0..5 {
-        // The pause is over: this one tries, and is served meanwhile.
-        clock::pass(62).await;
-        times.push(stale(&world, &tag(n % TAGS)).await);
-        // The same again joins what it tries, and another is refused.
-        times.push(stale(&world, &tag(n % TAGS)).await);
-        times.push(stale(&world, &tag(7)).await);
+        let asked = world.upstream.log().len();
+        while world.upstream.log().len() == asked {
+            // Once the pause is over this one tries, and is served meanwhile.
+            clock::pass(2).await;
+            stale(&mut pace, &world, &tag(n % TAGS)).await;
+            // The same again joins what it tries, and another is refused.
+            stale(&mut pace, &world, &tag(n % TAGS)).await;
+            stale(&mut pace, &world, &tag(7)).await;
+        }
+        clock::pass(16).await;
+        assert!(is_left_alone(&world).await);
     }
-    assert!(median(times.clone()) <= THEN, "{times:?}");
+    pace.assert_at_once("all");
+    pace.assert_soon("each");
+    gate.open();
+}
+
+#[tokio::test]
+async fn whoever_tries_long_after_the_pause_gives_it_a_chance_and_sees_that_it_is_back() {
+    let (world, gate, mut pace) = silent().await;
+    left_alone(&mut pace, &world).await;
+    // Nobody has asked for a minute, and nobody knows: one waits, and no other.
+    clock::pass(62).await;
+    pace.forget();
+    let first = stale(&mut pace, &world, &tag(1)).await;
+    assert!(first >= Duration::from_millis(700), "{first:?}");
+    pace.assert_soon("who tries");
+    pace.forget();
+    for n in 0..TAGS {
+        stale(&mut pace, &world, &tag(n)).await;
+    }
+    pace.assert_at_once("the others");
+    // Its time-out strikes, and is noticed while something else is answered.
+    clock::pass(16).await;
+    assert!(is_left_alone(&world).await);
+
+    // It is back, and tags have moved meanwhile: what is old is not given to anybody any more.
     world.upstream.behave();
     gate.open();
+    for n in 0..TAGS {
+        let moved = Image::new(100 + u64::from(n));
+        world
+            .upstream
+            .put_image("team/app", &format!("v{n}"), &moved);
+    }
     clock::pass(62).await;
-    while world.mirror.get(&tag(0)).await.header("Warning").is_some() {
-        tokio::task::yield_now().await;
+    for n in 0..TAGS {
+        let answer = world.mirror.get(&tag(n)).await;
+        assert_eq!(answer.header("Warning"), None, "{answer:?}");
+        let moved = Image::new(100 + u64::from(n)).manifest;
+        assert_eq!(answer.expect(200), moved.bytes);
     }
     assert!(!is_left_alone(&world).await);
 }
 
 #[tokio::test]
 async fn lists_do_not_wait_for_a_silent_upstream_either() {
-    let world = World::new().await;
+    let (world, mut pace) = Pace::world().await;
     let image = Image::new(1);
     world.upstream.put_image("team/app", "v1", &image);
     let index = Manifest::index(OCI_INDEX, &[&image.manifest]);
@@ -163,11 +199,11 @@ async fn lists_do_not_wait_for_a_silent_upstream_either() {
         .answer("/v2/*", Answer::status(503).after(&gate));
     world.mirror.clock.advance(AFTER_TTL);
     // That a tag is not confirmed in time is enough.
-    let tag = "/v2/team/app/manifests/v1";
-    assert!(stale(&world, tag).await <= FIRST);
-    let mut times = Vec::new();
+    stale(&mut pace, &world, "/v2/team/app/manifests/v1").await;
+    pace.assert_soon("the tag");
+    pace.forget();
     for n in 0..6 {
-        times.push(stale(&world, &lists[n % 2]).await);
+        stale(&mut pace, &world, &lists[n % 2]).await;
     }
-    assert!(median(times.clone()) <= THEN, "{times:?}");
+    pace.assert_at_once("lists");
 }
