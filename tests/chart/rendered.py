@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import chart
 import helm_python as helm
@@ -22,7 +24,14 @@ EXCEPTED = {"host-path", "host-port", "host-port-everywhere"}
 # Which pods see the node, by mode.
 NODES = {"daemonset": ["mirror"], "deployment": ["node-setup"], "statefulset": ["node-setup"]}
 
+# An object store behind the cache.
+SHARED = {"url": "s3://bucket", "access_key": "${S3_KEY}", "secret_key": "${S3_SECRET}"}
+
 WORKLOADS = {"DaemonSet", "Deployment", "StatefulSet", "Job", "Pod"}
+
+
+# It reads megabytes of definitions anew for every object that it is given.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 
 @functools.cache
@@ -33,14 +42,17 @@ def validated(text, version):
 @functools.cache
 def all_rendered():
     """Mode, names of options, objects and notes of every combination."""
-    result = []
-    for mode, names, values in chart.combinations():
-        try:
-            files, notes = render(values)
-        except helm.HelmError as refused:
-            raise AssertionError(f"{mode} with {names}: {refused}") from refused
-        result.append((mode, names, objects(files), notes))
-    return result
+    # Helm is no Python, and lets other threads run.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(pool.map(lambda combination: rendered(*combination), chart.combinations()))
+
+
+def rendered(mode, names, values):
+    try:
+        files, notes = render(values)
+    except helm.HelmError as refused:
+        raise AssertionError(f"{mode} with {names}: {refused}") from refused
+    return mode, names, objects(files), notes
 
 
 def pods(documents):
@@ -207,11 +219,35 @@ class WhatIsRendered(unittest.TestCase):
             ({"mode": "statefulset", "persistence": {"enabled": True}}, "92160MiB"),
             ({"mode": "deployment", "persistence": {"existingClaim": "mine"}}, None),
             ({"config": {"cache": {"max_size": "1GiB"}}}, "1GiB"),
+            ({"config": {"cache": {"shared": SHARED}}}, "10240MiB"),
+            ({"config": {"cache": {"shared": SHARED}}, "persistence": {"size": "5Gi"}}, "4608MiB"),
+            ({"config": {"cache": {"shared": SHARED, "max_size": "1TiB"}}}, "1TiB"),
             ({"config": {"cache": {"min_free": "1GiB"}}}, "92160MiB"),
         ]:
             (config, *_) = of_kind(objects(render(values)[0]), "ConfigMap")
             read = yaml.safe_load(config["data"]["entrepot.yaml"]) or {}
             self.assertEqual(read.get("cache", {}).get("max_size"), expected, values)
+
+    def test_who_comes_through_a_proxy_is_not_one_client(self):
+        raised = {"connections": 20000, "requests": 4096}
+        for values, expected in [
+            ({}, None),
+            (chart.OPTIONS["ingress"], raised),
+            (chart.OPTIONS["http-route"], raised),
+            (chart.merged(chart.OPTIONS["ingress"], {"config": {"clients": {"requests": 9}}}), {**raised, "requests": 9}),
+            ({"config": {"clients": {"connections": 1000000}}}, {"connections": 1000000}),
+        ]:
+            (config, *_) = of_kind(objects(render(values)[0]), "ConfigMap")
+            read = yaml.safe_load(config["data"]["entrepot.yaml"]) or {}
+            self.assertEqual(read.get("clients"), expected, values)
+
+    def test_the_configuration_is_passed_on_with_every_key(self):
+        documented = (chart.ROOT / "docs/configuration.md").read_text()
+        config = yaml.safe_load(documented.partition("```yaml\n")[2].partition("```")[0])
+        # These two are the chart's own.
+        del config["credentials_file"], config["cache"]["directory"]
+        (found, *_) = of_kind(objects(render({"config": config})[0]), "ConfigMap")
+        self.assertEqual(yaml.safe_load(found["data"]["entrepot.yaml"]), config)
 
     def test_what_nodes_are_told_is_where_the_mirror_is(self):
         for values, url in [
@@ -249,6 +285,10 @@ class WhatIsRendered(unittest.TestCase):
         self.assertEqual(plain, with_config({"default_upstream": "quay.io"}))
         self.assertNotEqual(plain, with_config({"listen": [{"address": "0.0.0.0:3000"}]}))
         self.assertNotEqual(plain, with_config({"cache": {"min_free": "5%"}}))
+        self.assertNotEqual(plain, with_config({"cache": {"shared": SHARED}}))
+        self.assertNotEqual(plain, with_config({"cache": {"scrub_every": "never"}}))
+        self.assertNotEqual(plain, with_config({"clients": {"connections": 50}}))
+        self.assertEqual(plain, with_config({"clients": {"requests": 50}}))
         some = template({"credentials": {"a": {"username": "b", "password": "c"}}})
         self.assertEqual(some, template({"credentials": {"a": {"username": "b", "password": "d"}}}))
         first = template({"ca": {"bundle": "a"}})

@@ -57,11 +57,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- with include "entrepot.cacheSize" . -}}
 {{- $config = mergeOverwrite (dict "cache" (dict "max_size" .)) $config -}}
 {{- end -}}
+{{- if or .Values.ingress.enabled .Values.httproute.enabled -}}
+{{- /* Whoever comes that way has the address of the proxy: all of them together are not one client. */ -}}
+{{- $config = mergeOverwrite (dict "clients" (dict "connections" 20000 "requests" 4096)) $config -}}
+{{- end -}}
 {{- toJson $config -}}
 {{- end -}}
 
 {{/* How much the cache may take where that does not follow from the file system: of an emptyDir, at whose limit the pod is
-evicted, and of a claim, which may be a directory of a larger file system, nine tenths; of a directory of the node all. */}}
+evicted, and of a claim, which may be a directory of a larger file system, nine tenths; of a directory of the node all. In
+front of a shared tier no more than the mirror takes there by itself. */}}
 {{- define "entrepot.cacheSize" -}}
 {{- $cache := include "entrepot.cache" . -}}
 {{- if ne $cache "claim" -}}
@@ -71,7 +76,9 @@ evicted, and of a claim, which may be a directory of a larger file system, nine 
 {{- fail (printf "persistence.size: %q has no unit that a cache is measured in; use Gi" .Values.persistence.size) -}}
 {{- end -}}
 {{- $bytes := mulf (trimSuffix $unit .Values.persistence.size | float64) (get $units $unit) -}}
-{{- printf "%dMiB" (divf (mulf $bytes (ternary 1.0 0.9 (eq $cache "hostPath"))) 1048576.0 | floor | int64) -}}
+{{- $size := divf (mulf $bytes (ternary 1.0 0.9 (eq $cache "hostPath"))) 1048576.0 | floor | int64 -}}
+{{- $most := ternary 10240 $size (not (empty (dig "cache" "shared" "" .Values.config))) | int64 -}}
+{{- printf "%dMiB" (min $size $most) -}}
 {{- end -}}
 {{- end -}}
 

@@ -6,7 +6,7 @@
 {{- $credentials := include "entrepot.credentialsSecret" . -}}
 {{- $nodeSetup := and $daemonset (include "entrepot.nodeSetup" .) -}}
 {{- $config := fromJson (include "entrepot.config" .) -}}
-{{- $notReloaded := dict "listen" .Values.config.listen "cache" $config.cache "ca" .Values.ca.bundle -}}
+{{- $notReloaded := dict "listen" .Values.config.listen "cache" $config.cache "clients" (dig "clients" "connections" "" $config) "ca" .Values.ca.bundle -}}
 metadata:
   labels:
     {{- include "entrepot.labels" . | nindent 4 }}
