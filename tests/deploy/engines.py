@@ -6,6 +6,7 @@ import shutil
 import time
 
 import rig
+import stores
 from rig import BINARY, DEPLOY, holds, run, same
 
 
@@ -72,18 +73,16 @@ def docker(world):
 
 
 def swarm(world):
-    configuration = (DEPLOY / "swarm/entrepot.yaml").read_text()
     secrets = world.scratch / "secrets"
     secrets.mkdir()
-    for name in ("s3_access_key", "s3_secret_key"):
-        (secrets / name).write_text("secret\n")
-    world.check(
-        "entrepot.yaml is accepted by the mirror",
-        lambda: rig.check_configuration(configuration, files=[("/run/secrets", secrets)]),
-    )
+    for name, value in (("s3_access_key", stores.ACCESS_KEY), ("s3_secret_key", stores.SECRET_KEY)):
+        (secrets / name).write_text(f"{value}\n")
+    configuration = (DEPLOY / "swarm/entrepot.yaml").read_text().replace("/run/secrets", str(secrets))
+    world.check("entrepot.yaml is accepted by the mirror", lambda: rig.check_configuration(configuration))
     world.check("entrepot hold waits for SIGTERM", lambda: holds_until_told(world))
     if not world.with_clients:
         return
+    stores.is_shared(world, rig.yaml.safe_load(configuration))
     plain = world.scratch / "plain.json"
     plain.write_text("{}")
     engine = Engine(world, plain)
@@ -118,7 +117,6 @@ def swarm(world):
 
 
 def holds_until_told(world):
-    rig.has_command("hold")
     process = world.daemon("hold", BINARY, "hold", ready=lambda: True, environment={})
     time.sleep(0.2)
     holds(process.poll() is None, "it ended by itself")

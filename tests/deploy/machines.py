@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import rig
+import stores
 from rig import DEPLOY, holds, run, same
 
 # What systemd-analyze says must not get worse than this, in tenths: 0 is least exposed, 100 most.
@@ -65,7 +66,7 @@ def compose(world):
     world.check("and with credentials and a proxy", lambda: accepted(proxied, "compose.yaml"))
 
     store = ("compose.yaml", "object-store/compose.yaml")
-    keys = {"S3_ACCESS_KEY": "key", "S3_SECRET_KEY": "secret"}
+    keys = {"S3_ACCESS_KEY": stores.ACCESS_KEY, "S3_SECRET_KEY": stores.SECRET_KEY}
 
     def with_store():
         read = rendered(*store, environment=keys)
@@ -79,6 +80,8 @@ def compose(world):
         lambda: holds(refused(lambda: rendered(*store)), "it was accepted"),
     )
     world.check("the object store's configuration is accepted by the mirror", lambda: accepted(keys, *store))
+    if world.with_clients:
+        stores.is_shared(world, rig.read_yaml("compose/config/object-store.yaml"), keys)
     world.report.leave_out("containers of compose: their images cannot be pulled here")
 
 

@@ -28,7 +28,7 @@ def tables(world):
         block = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
         blocks.append(yaml.safe_load(block))
         world.check(f"{title}: its configuration is accepted", lambda block=block: rig.check_configuration(block))
-    world.check("every key that the tables name is documented or planned", lambda: named_keys(text))
+    world.check("every key that the tables name is documented", lambda: named_keys(text))
     if not world.with_clients:
         return
     for attempt, block in zip((ports, search, names, virtual_hosts, kept_for_ever), blocks, strict=True):
@@ -42,10 +42,7 @@ def named_keys(text):
     )
     named = set(re.findall(r"`((?:listen\[\]|upstreams\.<name>|manifests|cache|authentication)\.[a-z_.]+)`", text))
     missing = {key for key in named if not any(key == each or each.startswith(f"{key}.") for each in documented)}
-    planned = {key for key in missing if any(key == each or key.startswith(f"{each}.") for each in rig.PLANNED_KEYS)}
-    same(missing - planned, set())
-    if planned:
-        raise rig.LeftOut(f"{', '.join(sorted(planned))} are only planned")
+    same(missing, set())
 
 
 def answer(url, *arguments):
