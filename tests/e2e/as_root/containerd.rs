@@ -6,6 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::troubles::pulls_in_any_trouble;
 use crate::harness::digest;
 use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
@@ -314,26 +315,13 @@ fn the_kubelets_way_works_cold_and_with_the_upstream_stopped() {
 
 #[test]
 fn tags_that_are_asked_for_every_time_are_pulled_again_with_the_upstream_in_any_trouble() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut upstream = Upstream::start(directory.path());
-    let mirror = upstream.mirror_that_asks_every_time(directory.path());
-    let catalogue = upstream.catalogue.clone();
-    let pull = || {
-        let containerd = Containerd::start(&mirror);
+    pulls_in_any_trouble(EXAMPLE, "team/oci", |mirror, catalogue| {
+        let containerd = Containerd::start(mirror);
         for tagged in [&catalogue.oci, &catalogue.docker] {
             containerd.pull(&format!("{EXAMPLE}/{}", tagged.name), &[]);
             containerd.assert_holds(&tagged.image);
         }
         containerd.pull(&format!("{HUB}/{}", catalogue.official.name), &[]);
         containerd.assert_holds(&catalogue.official.image);
-    };
-    pull();
-    upstream.stop();
-    pull();
-    let refusal = upstream.refuse(503);
-    pull();
-    refusal.answer(429);
-    pull();
-    pull();
-    assert!(mirror.leaves_alone(EXAMPLE), "{}", mirror.log());
+    });
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::troubles::pulls_in_any_trouble;
 use crate::harness::catalogue::Catalogue;
 use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
@@ -66,13 +67,7 @@ impl Docker {
             run(docker(&self.address()).args(["image", "inspect", "--format={{.Id}}", reference]));
         assert_eq!(id.trim(), image.config, "{reference}");
 
-        let archive = self.directory.path().join("saved.tar");
-        run(docker(&self.address())
-            .arg("save")
-            .arg("--output")
-            .arg(&archive)
-            .arg(reference));
-        unpacked::assert_layers(&archive, image);
+        unpacked::assert_layers(docker(&self.address()).args(["save", reference]), image);
     }
 }
 
@@ -143,23 +138,10 @@ fn any_registry_comes_by_path_cold_and_with_the_upstream_stopped() {
 
 #[test]
 fn tags_that_are_asked_for_every_time_are_pulled_again_with_the_upstream_in_any_trouble() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut upstream = Upstream::start(directory.path());
-    let mirror = upstream.mirror_that_asks_every_time(directory.path());
-    let catalogue = upstream.catalogue.clone();
-    let pull = || {
-        let docker = with_mirror(&mirror);
+    pulls_in_any_trouble(HUB, "team/oci", |mirror, catalogue| {
+        let docker = with_mirror(mirror);
         for tagged in [&catalogue.oci, &catalogue.docker] {
             docker.pull(&tagged.name, &tagged.image.digest, &tagged.image);
         }
-    };
-    pull();
-    upstream.stop();
-    pull();
-    let refusal = upstream.refuse(503);
-    pull();
-    refusal.answer(429);
-    pull();
-    pull();
-    assert!(mirror.leaves_alone(HUB), "{}", mirror.log());
+    });
 }

@@ -8,6 +8,7 @@ mod hosts;
 mod nodes;
 mod podman;
 mod private;
+mod troubles;
 
 mod crashes;
 mod evictions;

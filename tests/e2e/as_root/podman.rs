@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::troubles::pulls_in_any_trouble;
 use crate::harness::images::{Image, native_architecture};
 use crate::harness::mirror::Mirror;
 use crate::harness::process::{command_with_own_mounts, outcome, run};
@@ -78,14 +79,9 @@ impl Podman {
         let digests = inspect("--format={{.RepoDigests}}");
         assert!(digests.contains(digest), "{reference}: {digests}");
 
-        let archive = self.path("saved.tar");
-        run(self
-            .command()
-            .args(["save", "--quiet", "--format=docker-archive", "--output"])
-            .arg(&archive)
-            .arg(reference));
-        unpacked::assert_layers(&archive, image);
-        fs::remove_file(archive).unwrap();
+        let mut save = self.command();
+        save.args(["save", "--quiet", "--format=docker-archive", reference]);
+        unpacked::assert_layers(&mut save, image);
     }
 }
 
@@ -150,25 +146,12 @@ fn an_image_that_is_not_there_is_reported_as_unknown() {
 
 #[test]
 fn tags_that_are_asked_for_every_time_are_pulled_again_with_the_upstream_in_any_trouble() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut upstream = Upstream::start(directory.path());
-    let mirror = upstream.mirror_that_asks_every_time(directory.path());
-    let catalogue = upstream.catalogue.clone();
-    let pull = || {
-        let podman = Podman::new(&mirror);
+    pulls_in_any_trouble(EXAMPLE, "team/oci", |mirror, catalogue| {
+        let podman = Podman::new(mirror);
         let prefix = format!("{}/{EXAMPLE}", mirror.host());
         for tagged in [&catalogue.oci, &catalogue.docker] {
             let name = format!("{prefix}/{}", tagged.name);
             podman.pull(&name, &tagged.image.digest, &tagged.image);
         }
-    };
-    pull();
-    upstream.stop();
-    pull();
-    let refusal = upstream.refuse(503);
-    pull();
-    refusal.answer(429);
-    pull();
-    pull();
-    assert!(mirror.leaves_alone(EXAMPLE), "{}", mirror.log());
+    });
 }

@@ -16,11 +16,15 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
 
 /// `sha256:<hex>` of the file at `path`.
 pub(crate) fn of_file(path: &Path) -> String {
-    let mut file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    of_reader(File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+/// `sha256:<hex>` of all that `reader` gives.
+pub(crate) fn of_reader(mut reader: impl Read) -> String {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let n_bytes = file.read(&mut buffer).unwrap();
+        let n_bytes = reader.read(&mut buffer).unwrap();
         if n_bytes == 0 {
             return written(&hasher.finalize());
         }

@@ -242,7 +242,8 @@ fn argument(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display())
 }
 
-/// Collects directories, links and regular files below `directory` in name order, until the files have `bytes_max`.
+/// Collects directories, links and regular files below `directory` in name order, as long as the files have no more than
+/// `bytes_max`; files that are too large for what is left of that are passed over.
 fn collect(directory: &Path, bytes_max: u64, bytes: &mut u64, names: &mut Vec<u8>) {
     let mut entries: Vec<_> = fs::read_dir(directory)
         .unwrap()
@@ -254,6 +255,9 @@ fn collect(directory: &Path, bytes_max: u64, bytes: &mut u64, names: &mut Vec<u8
             return;
         }
         let metadata = fs::symlink_metadata(&entry).unwrap();
+        if metadata.is_file() && *bytes + metadata.len() > bytes_max {
+            continue;
+        }
         if metadata.is_file() || metadata.is_symlink() || metadata.is_dir() {
             let name = entry.strip_prefix("/").unwrap_or(&entry);
             names.extend_from_slice(name.as_os_str().as_bytes());

@@ -189,6 +189,31 @@ impl Mirror {
         ["readyz", "livez"].map(|probe| says_yes(self.port, probe)) == [true; 2]
     }
 
+    /// Asks for the tag `1.0` of `repository`; gives the status.
+    pub(crate) fn asks_for_tag(&self, namespace: &str, repository: &str) -> u16 {
+        let url = format!(
+            "{}/v2/{repository}/manifests/1.0?ns={namespace}",
+            self.url()
+        );
+        let status = run(command("curl")
+            .args(["--silent", "--head", "--output", "/dev/null"])
+            .args(["--write-out", "%{http_code}", &url]));
+        status.parse().unwrap()
+    }
+
+    /// How long each answer took that was about a manifest, by tag or by digest, as this mirror says in its log.
+    pub(crate) fn answer_times(&self) -> Vec<Duration> {
+        let log = self.log();
+        let of_this = log.rsplit_once(" listening ").map_or(&*log, |(_, it)| it);
+        let lines = of_this
+            .lines()
+            .filter(|line| line.contains(" kind=\"manifest\" ") || line.contains(" kind=\"tag\" "));
+        let times = lines.filter_map(|line| line.split_once(" ms=")?.1.split(' ').next());
+        times
+            .map(|time| Duration::from_millis(time.parse().unwrap()))
+            .collect()
+    }
+
     /// How often storage has failed.
     pub(crate) fn storage_errors(&self) -> u64 {
         let metrics = self.metrics();

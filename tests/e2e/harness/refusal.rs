@@ -1,4 +1,5 @@
-//! A registry that answers everything with the same status, over TLS, at the port of one that was stopped.
+//! A registry that answers everything with the same status, over TLS, or nothing at all, at the port of one that was
+//! stopped.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Refusal(Arc<AtomicU16>);
 
 impl Refusal {
+    /// Instead of a status: not a byte, not even of TLS, to those who come.
+    pub(crate) const SILENCE: u16 = 0;
+
     /// Answers with `status` at these ports.
     pub(crate) fn start(ports: &[u16], certificates: &Certificates, status: u16) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -53,10 +57,13 @@ impl Refusal {
     }
 }
 
-/// Answers one request and closes the connection.
+/// Answers one request and closes the connection, or only listens until whoever called gives up.
 fn refuse(client: TcpStream, config: Arc<ServerConfig>, status: &AtomicU16) -> std::io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
+    if status.load(Ordering::Relaxed) == Refusal::SILENCE {
+        return std::io::copy(&mut &client, &mut std::io::sink()).map(drop);
+    }
     let session = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut stream = StreamOwned::new(session, client);
     let mut head = Vec::new();

@@ -1,26 +1,37 @@
 //! What a client gives back of an image it has unpacked.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 
 use super::digest;
 use super::images::Image;
-use super::process::{command, run};
 
-/// The archive of `docker save` or `podman save` at `path` holds every layer of `image`, byte for byte.
-pub(crate) fn assert_layers(path: &Path, image: &Image) {
-    let directory = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
-    run(command("tar")
-        .arg("--extract")
-        .arg("--file")
-        .arg(path)
-        .arg("--directory")
-        .arg(directory.path()));
-    let index = std::fs::read(directory.path().join("manifest.json")).unwrap();
+/// The archive that `save`, a `docker save` or `podman save`, writes to its standard output holds every layer of `image`,
+/// byte for byte.
+pub(crate) fn assert_layers(save: &mut Command, image: &Image) {
+    let mut saving = save
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut archive = tar::Archive::new(saving.stdout.take().unwrap());
+    let (mut index, mut digests) = (Vec::new(), HashMap::new());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        if name == "manifest.json" {
+            entry.read_to_end(&mut index).unwrap();
+        } else {
+            digests.insert(name, digest::of_reader(entry));
+        }
+    }
+    assert!(saving.wait().unwrap().success(), "{save:?}");
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
     let layers = index[0]["Layers"].as_array().unwrap();
-    let found: Vec<String> = layers
+    let found: Vec<&str> = layers
         .iter()
-        .map(|layer| digest::of_file(&directory.path().join(layer.as_str().unwrap())))
+        .map(|layer| digests[layer.as_str().unwrap()].as_str())
         .collect();
     let expected: Vec<&str> = image
         .layers
