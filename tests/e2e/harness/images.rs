@@ -2,7 +2,7 @@
 //! one `<hex>.manifest.json` per member of an index, one `<hex>` per blob.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 
 use super::digest;
 use super::process::{command, run};
-
-/// `tar` archives end at a multiple of this.
-const TAR_RECORD_BYTES: u64 = 10 * 1024;
 
 /// The media types of one family of manifests.
 pub(crate) struct Family {
@@ -104,11 +101,17 @@ impl Builder {
         self.layer(&archive.with_extension("tar.gz"), diff_id, true)
     }
 
-    /// A layer that is stored as it is, of at least `bytes_min`: the files below `tree`, then, where those are too
-    /// few, padding.
-    pub(crate) fn plain_layer(&self, tree: &str, bytes_min: u64) -> Layer {
-        let archive = self.archive(tree, bytes_min);
-        pad(&archive, bytes_min);
+    /// A layer that is stored as it is: one file of `bytes` bytes, which a client has unpacked at once.
+    pub(crate) fn plain_layer(&self, bytes: u64) -> Layer {
+        let content = self.directory.join("content");
+        write_numbers(&content, bytes);
+        let archive = self.directory.join("layer.tar");
+        run(command("tar")
+            .args(["--create", "--numeric-owner"])
+            .arg(argument("--directory=", &self.directory))
+            .arg(argument("--file=", &archive))
+            .arg("content"));
+        fs::remove_file(content).unwrap();
         let diff_id = digest::of_file(&archive);
         self.layer(&archive, diff_id, false)
     }
@@ -242,8 +245,8 @@ fn argument(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display())
 }
 
-/// Collects directories, links and regular files below `directory` in name order, as long as the files have no more than
-/// `bytes_max`; files that are too large for what is left of that are passed over.
+/// Collects directories, links and regular files below `directory` in name order, until the next file would be more than
+/// `bytes_max`. Files that have a quarter of that alone are passed over: they would decide how large a layer is.
 fn collect(directory: &Path, bytes_max: u64, bytes: &mut u64, names: &mut Vec<u8>) {
     let mut entries: Vec<_> = fs::read_dir(directory)
         .unwrap()
@@ -255,8 +258,12 @@ fn collect(directory: &Path, bytes_max: u64, bytes: &mut u64, names: &mut Vec<u8
             return;
         }
         let metadata = fs::symlink_metadata(&entry).unwrap();
-        if metadata.is_file() && *bytes + metadata.len() > bytes_max {
+        if metadata.is_file() && metadata.len() > bytes_max / 4 {
             continue;
+        }
+        if metadata.is_file() && *bytes + metadata.len() > bytes_max {
+            *bytes = bytes_max;
+            return;
         }
         if metadata.is_file() || metadata.is_symlink() || metadata.is_dir() {
             let name = entry.strip_prefix("/").unwrap_or(&entry);
@@ -271,23 +278,13 @@ fn collect(directory: &Path, bytes_max: u64, bytes: &mut u64, names: &mut Vec<u8
     }
 }
 
-/// Grows the archive at `path` to `bytes_min`. What follows the end mark of an archive is ignored by all that read it.
-fn pad(path: &Path, bytes_min: u64) {
-    let mut file = File::options().write(true).open(path).unwrap();
-    let len = file.seek(SeekFrom::End(0)).unwrap();
-    let mut missing = bytes_min
-        .saturating_sub(len)
-        .next_multiple_of(TAR_RECORD_BYTES);
-    // Numbers, so that no two records are alike and a mix-up of offsets shows in the digest.
-    let mut number = 0_u64;
-    while missing > 0 {
-        let record: Vec<u8> = (0..TAR_RECORD_BYTES / 8)
-            .flat_map(|slot| (number + slot).to_le_bytes())
-            .collect();
-        file.write_all(&record).unwrap();
-        number += TAR_RECORD_BYTES / 8;
-        missing -= TAR_RECORD_BYTES;
+/// Writes a file of `bytes` bytes: numbers, so that no two stretches are alike and a mix-up of offsets shows in the digest.
+fn write_numbers(path: &Path, bytes: u64) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for number in 0..bytes / 8 {
+        file.write_all(&number.to_le_bytes()).unwrap();
     }
+    file.flush().unwrap();
 }
 
 /// The architecture of this machine as images name it.
