@@ -14,6 +14,9 @@ use crate::harness::world::World;
 const FIRST: Duration = Duration::from_secs(1);
 const AT_ONCE: Duration = Duration::from_millis(20);
 
+/// How long upstream is waited for where there is something stale to give.
+const PATIENCE: Duration = Duration::from_millis(800);
+
 /// How many times as long as a hit an answer may take that does not wait for anybody either, where a hit takes longer
 /// than it should.
 const AS_LONG_AS_A_HIT: u32 = 4;
@@ -82,11 +85,20 @@ impl Pace {
 
     /// Nobody waited for more than a second, but for what keeps hits waiting, too.
     pub(super) fn assert_soon(&self, what: impl Debug) {
+        self.assert_within(FIRST, what);
+    }
+
+    /// Nobody waited at all: not for half of what patience there is.
+    pub(super) fn assert_nobody_waited(&self, what: impl Debug) {
+        self.assert_within(PATIENCE / 2, what);
+    }
+
+    fn assert_within(&self, most: Duration, what: impl Debug) {
         let (slowest, hit) = (self.answers.iter().max(), self.hits.iter().max());
         let (Some(slowest), Some(hit)) = (slowest, hit) else {
             panic!("{what:?}: no time was taken");
         };
-        let allowed = FIRST + AS_LONG_AS_A_HIT * *hit;
+        let allowed = most + AS_LONG_AS_A_HIT * *hit;
         assert!(*slowest <= allowed, "{what:?}: {self}");
     }
 

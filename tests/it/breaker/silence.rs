@@ -132,7 +132,7 @@ async fn whoever_tries_right_after_the_pause_does_not_wait_for_it_with_a_copy_in
         assert!(is_left_alone(&world).await);
     }
     pace.assert_at_once("all");
-    pace.assert_soon("each");
+    pace.assert_nobody_waited("who tries");
     gate.open();
 }
 
