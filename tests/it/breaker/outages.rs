@@ -150,7 +150,8 @@ async fn what_was_never_pulled_is_refused_at_once_with_the_error_that_led_to_it(
             pace.forget();
             for _ in 0..5 {
                 let refused = |answer: Answered| drop(answer.expect_error(status, code));
-                pace.of(&world, &[target.clone()], refused).await;
+                pace.of(&world, std::slice::from_ref(&target), refused)
+                    .await;
             }
             pace.assert_at_once((trouble, &target));
             assert_eq!(world.mirror.head(&target).await.status, status);
