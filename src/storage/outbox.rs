@@ -38,6 +38,14 @@ impl fmt::Display for Parcel {
 }
 
 impl Parcel {
+    /// The blob on disk that it is about, if it is one.
+    pub fn blob(&self) -> Option<&Digest> {
+        match self {
+            Self::Blob(digest) | Self::Document(digest) => Some(digest),
+            Self::Record(_) | Self::Removal(_) => None,
+        }
+    }
+
     /// What a file of this name stands for; `None` where it is a stranger's.
     fn parse(name: &str) -> Option<Self> {
         let mut parts = name.splitn(3, '.');

@@ -8,7 +8,11 @@
 //! Bytes on their way in count, too: a fill reserves them before it begins, and that is when others have to go. Not at
 //! any price: what was stored or used in the last minute stays, because whoever asked is about to ask for the rest.
 //! Where it is all that is left, a fill still runs, for everybody who wants it, and its blob is not kept. So what is
-//! kept never exceeds the budget, and what is on its way never does.
+//! kept never exceeds the budget, and what is on its way never does. What the shared tier has still to get stays, too, as
+//! long as it takes anything: it would have to be fetched again.
+
+mod awaited;
+use awaited::Awaited;
 
 mod budget;
 pub use budget::{Amount, Budget};
@@ -65,6 +69,7 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     policy: Policy<Key>,
+    awaited: Awaited,
     /// Bytes that are on their way in.
     in_flight: u64,
     /// Those of them that are to be kept, and are being put where they belong.
@@ -109,6 +114,7 @@ impl Evictor {
     ) -> Self {
         let state = State {
             policy: Policy::new(),
+            awaited: Awaited::default(),
             in_flight: 0,
             admitted: 0,
         };
@@ -250,7 +256,10 @@ impl Evictor {
         if state.policy.bytes() + state.in_flight <= bytes {
             return None;
         }
-        let victim = state.policy.evict(spared)?;
+        let State {
+            policy, awaited, ..
+        } = &mut *state;
+        let victim = policy.evict(spared, |key| awaited.stays(key))?;
         Some((victim.key.digest(), victim.bytes))
     }
 

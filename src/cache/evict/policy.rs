@@ -202,9 +202,13 @@ impl<K: Clone + Eq + Hash> Policy<K> {
         Some(bytes)
     }
 
-    /// Takes out what is to go next; nothing that was used during `spared` goes. A time beyond that is one of a clock
-    /// that was wrong, and spares nothing.
-    pub(super) fn evict(&mut self, spared: &Range<u32>) -> Option<Victim<K>> {
+    /// Takes out what is to go next; nothing that was used during `spared` goes, and nothing that `stays`. A time beyond
+    /// that is one of a clock that was wrong, and spares nothing.
+    pub(super) fn evict(
+        &mut self,
+        spared: &Range<u32>,
+        stays: impl Fn(&K) -> bool,
+    ) -> Option<Victim<K>> {
         // Each is looked at so often that whatever may go has gone.
         let mut looks = [
             self.probation.slots.len(),
@@ -227,7 +231,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
             let slot = &mut self.slots[at as usize];
             if !slot.is_live {
                 self.free.push(at);
-            } else if spared.contains(&slot.used) {
+            } else if spared.contains(&slot.used) || stays(&slot.key) {
                 self.queue(is_main).slots.push_back(at);
             } else if slot.note.uses == 0 {
                 return Some(self.take(at));
@@ -382,7 +386,7 @@ mod tests {
 
     /// Evicts until nothing goes.
     fn drain(policy: &mut Policy<u32>, since: u32) -> Vec<u32> {
-        let victims = std::iter::from_fn(|| policy.evict(&(since..u32::MAX)));
+        let victims = std::iter::from_fn(|| policy.evict(&(since..u32::MAX), |_| false));
         victims.map(|victim| victim.key).collect()
     }
 
@@ -421,10 +425,24 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_is_passed_over_and_goes_in_its_turn_once_it_may() {
+        let mut policy = Policy::new();
+        for key in 0..3 {
+            policy.insert(key, MIB, 0);
+        }
+        let mut gone = Vec::new();
+        while let Some(victim) = policy.evict(&(1000..u32::MAX), |key| *key != 1) {
+            gone.push(victim.key);
+        }
+        assert_eq!(gone, [1], "and it ends where nothing else may go");
+        assert_eq!(drain(&mut policy, 1000), [2, 0]);
+    }
+
+    #[test]
     fn a_use_in_the_future_spares_nothing() {
         let mut policy = Policy::new();
         policy.insert(1, MIB, 1_000_000);
-        assert!(policy.evict(&(900..1060)).is_some());
+        assert!(policy.evict(&(900..1060), |_| false).is_some());
     }
 
     #[test]
@@ -498,7 +516,7 @@ mod tests {
                     policy.remove(&key);
                 }
                 _ => {
-                    policy.evict(&(now.saturating_sub(100)..now + 1));
+                    policy.evict(&(now.saturating_sub(100)..now + 1), |_| false);
                 }
             }
             let live = || policy.slots.iter().filter(|slot| slot.is_live);

@@ -38,17 +38,6 @@ impl Evictor {
         Ok(reservation)
     }
 
-    /// Room for the file of a stored blob of `size` bytes that somebody holds open, which takes it even after eviction.
-    /// `None` where half of what the cache may take is on its way or held already. Blocks.
-    pub(in crate::cache) fn hold(&self, size: u64) -> Option<Reservation> {
-        let bytes = on_disk(size);
-        let half = self.0.limit_bytes.load(Ordering::Relaxed) / 2;
-        if self.state().in_flight.saturating_add(bytes) > half {
-            return None;
-        }
-        self.reserve(size).ok()
-    }
-
     fn room_of(&self, bytes: u64, state: &mut State) -> Reservation {
         state.in_flight += bytes;
         Reservation {

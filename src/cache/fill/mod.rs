@@ -135,11 +135,11 @@ impl Fills {
         #[expect(clippy::disallowed_methods, reason = "no request owns a fill")]
         tokio::spawn(async move {
             let (tier, _inflight) = (entry.fills.tier.clone(), entry.fills.metrics.fill());
-            let handover = task::run(&entry.fill, &entry.fills).await;
+            let held = task::run(&entry.fill, &entry.fills).await;
             // Also when the task panics. Whoever comes from now on finds what is stored.
             drop(entry);
-            if let Some(handover) = handover {
-                tier.take_over(handover).await;
+            if let Some(held) = held {
+                tier.hold(held);
             }
         });
         (Role::Leader, fill, presence)

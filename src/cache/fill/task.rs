@@ -1,6 +1,5 @@
 //! The task of a fill: finds a source, keeps workers at work, verifies, publishes.
 
-use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +21,9 @@ use super::{End, Fill, FillError, Fills, Opened, Share};
 use crate::cache::behind::Behind;
 use crate::cache::evict::{Evictor, Reservation};
 use crate::cache::links::Links;
-use crate::cache::tier::{Found, Handover, ROOM_PATIENCE, Tier};
+use crate::cache::tier::{Found, Held, ROOM_PATIENCE, Tier};
 use crate::metrics::Metrics;
-use crate::storage::{Local, Operation, StoredBlob};
+use crate::storage::{Local, StoredBlob};
 use crate::upstream::{self, Extent};
 
 /// How long one fill may take at most: the largest layer that a registry takes (52 000 MiB, Amazon ECR quotas) over
@@ -51,8 +50,8 @@ const NEAR_BYTES: u64 = 16 * 1024 * 1024;
 /// own.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Brings the blob of `fill` in. Gives what the shared tier is to get of it.
-pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) -> Option<Handover> {
+/// Brings the blob of `fill` in. Gives it where it is not kept and the shared tier is to get it.
+pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) -> Option<Held> {
     let task = Task {
         fill,
         fills,
@@ -66,7 +65,7 @@ pub(super) async fn run(fill: &Arc<Fill>, fills: &Fills) -> Option<Handover> {
     let late = || FillError::Upstream(upstream::Error::TimedOut(upstream::Silence::Body));
     let result = timeout(FILL_DEADLINE, task.run()).await;
     match result.unwrap_or_else(|_| Err(late())) {
-        Ok(handover) => handover,
+        Ok(held) => held,
         Err(error) => {
             info!(digest = %fill.digest, %error, "fill failed");
             fill.end(End::Failed(error));
@@ -87,7 +86,7 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    async fn run(&self) -> Result<Option<Handover>, FillError> {
+    async fn run(&self) -> Result<Option<Held>, FillError> {
         if self.find_stored().await? {
             return Ok(None);
         }
@@ -259,20 +258,27 @@ impl Task<'_> {
         let Some(size) = size.filter(|size| *size <= BLOB_BYTES_MAX) else {
             return Ok(None);
         };
-        let reserve = async {
+        let reserve = || {
+            let evictor = self.evictor.clone();
+            blocking(move || evictor.reserve(size))
+        };
+        let reserve_in_time = async {
             loop {
-                let evictor = self.evictor.clone();
-                match blocking(move || evictor.reserve(size)).await? {
+                let release = self.tier.next_release();
+                match (reserve().await?, release) {
                     // What is held for an upload is free in a moment.
-                    Err(_) if !self.evictor.is_too_large(size) && self.tier.released().await => {}
-                    reserved => return Ok(Some(reserved?)),
+                    (Err(_), Some(release)) if !self.evictor.is_too_large(size) => release.await,
+                    (reserved, _) => return Ok::<_, FillError>(reserved?),
                 }
             }
         };
-        let no_room = || Operation::Reserve.failed(ErrorKind::StorageFull).into();
-        timeout(ROOM_PATIENCE, reserve)
-            .await
-            .unwrap_or_else(|_elapsed| Err(no_room()))
+        match timeout(ROOM_PATIENCE, reserve_in_time).await {
+            Ok(reserved) => reserved.map(Some),
+            Err(_elapsed) => {
+                self.tier.too_slow();
+                Ok(Some(reserve().await??))
+            }
+        }
     }
 
     /// Makes the file, and says that it is there.
@@ -389,7 +395,7 @@ impl Task<'_> {
         sink: &Arc<Sink>,
         room: &mut Option<Reservation>,
         label: &str,
-    ) -> Result<Option<Handover>, FillError> {
+    ) -> Result<Option<Held>, FillError> {
         let digest = self.fill.digest;
         let Some(Opened { size, .. }) = self.fill.opened_already() else {
             return Err(FillError::Broken);
@@ -412,7 +418,8 @@ impl Task<'_> {
         let (sink, evictor) = (Arc::clone(sink), self.evictor.clone());
         let file = Arc::clone(sink.file());
         let audience = self.fill.audience();
-        let reserved = room.take();
+        let (reserved, is_news) = (room.take(), self.is_news());
+        let tier = self.tier.clone();
         let publish = move || {
             let (fits, room) = evictor.admit(size, reserved);
             if !fits {
@@ -423,6 +430,9 @@ impl Task<'_> {
             if let Err(error) = published {
                 return (Err(error), Some(room));
             }
+            if is_news {
+                tier.note_blob(&digest);
+            }
             evictor.stored(&digest, room);
             (Ok(true), None)
         };
@@ -430,11 +440,10 @@ impl Task<'_> {
         *room = left;
         drop(publishing);
         match published {
-            Ok(is_kept) if self.is_news() => Ok(Some(Handover {
+            Ok(is_kept) if is_news && !is_kept => Ok(room.take().map(|room| Held {
                 digest,
                 blob: StoredBlob::of_file(file, size, audience),
-                is_kept,
-                room: room.take(),
+                _room: room,
             })),
             Ok(_) => Ok(None),
             Err(error) => {

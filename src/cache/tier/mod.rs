@@ -5,8 +5,11 @@
 //! What is to be uploaded is noted in the directory ([`queue`]), so that a restart goes on with it; [`uploader`] does
 //! the work. Without a shared tier every question here is answered at once, and nothing is noted.
 
+mod patience;
+
 mod queue;
-use queue::{Held, Queue};
+pub(super) use queue::Held;
+use queue::Queue;
 
 mod uploader;
 
@@ -15,18 +18,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
 
-use super::evict::{Evictor, Reservation};
+use super::evict::Evictor;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::SingleFlight;
 use crate::storage::shared::{Shared, SharedBlob, SharedStream};
-use crate::storage::{Audience, Local, Parcel, RecordKey, RecordName, StoredBlob};
+use crate::storage::{Audience, Local, Parcel, RecordKey, RecordName};
 use crate::upstream::MANIFEST_BYTES_MAX;
 
-/// How long a fill, whose readers have all they want, waits for room in which its blob cannot be evicted before it is
-/// uploaded; and how long one that found no room waits for uploads to end. As for a place among the fills.
+/// How long a fill that found no room waits for uploads to end. As for a place among the fills.
 pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many bytes of manifests that are to be uploaded stay in memory: some thousand. The others are read from disk,
@@ -39,7 +40,6 @@ pub(super) struct Tier(Option<Arc<Inner>>);
 
 struct Inner {
     shared: Shared,
-    evictor: Evictor,
     metrics: Metrics,
     queue: Arc<Queue>,
     /// Manifests that are to be uploaded, also where the disk has no room for them.
@@ -61,18 +61,6 @@ pub(super) enum Found {
     Blob(SharedBlob, SharedStream),
     /// It is in trouble.
     Trouble,
-}
-
-/// A blob that was just verified and is to be uploaded.
-#[derive(Debug)]
-pub(super) struct Handover {
-    pub(super) digest: Digest,
-    pub(super) blob: StoredBlob,
-    /// Whether it has its name on disk: then a restart goes on with it, and it is only held, if there is room for that,
-    /// so that eviction is not faster. Else it is now or never.
-    pub(super) is_kept: bool,
-    /// What its file takes where it is not kept.
-    pub(super) room: Option<Reservation>,
 }
 
 impl fmt::Debug for Tier {
@@ -100,7 +88,7 @@ impl Tier {
         let Some(shared) = shared else {
             return Self(None);
         };
-        let queue = Arc::new(Queue::new(storage.clone(), metrics.clone()));
+        let queue = Arc::new(Queue::new(storage.clone(), evictor, metrics.clone()));
         let on_their_way = Documents::builder()
             .weigher(|_, content: &Bytes| u32::try_from(content.len()).unwrap_or(u32::MAX))
             .max_capacity(DOCUMENT_BYTES_MAX)
@@ -108,7 +96,6 @@ impl Tier {
         uploader::start(&queue, &shared, storage, &on_their_way, &metrics);
         Self(Some(Arc::new(Inner {
             shared,
-            evictor,
             metrics,
             queue,
             on_their_way,
@@ -214,47 +201,28 @@ impl Tier {
         }
     }
 
-    /// Has a blob uploaded that was just verified.
-    ///
-    /// Not cancel-safe.
-    pub(super) async fn take_over(&self, handover: Handover) {
-        // What is bound last is dropped first: the file takes its room until it is closed.
-        let Handover {
-            room,
-            is_kept,
-            digest,
-            blob,
-        } = handover;
-        let Some(inner) = &self.0 else {
-            return;
-        };
-        let room = if is_kept {
-            let queue = Arc::clone(&inner.queue);
-            // Its name is on disk; where the runtime ends meanwhile, so does everything else.
-            let _ = tokio::task::spawn_blocking(move || queue.note(Parcel::Blob(digest))).await;
-            inner.find_room(blob.size).await
-        } else {
-            room
-        };
-        if !is_kept && (room.is_none() || inner.shared.left_alone_for().is_some()) {
-            inner.metrics.shared_dropped("no_room");
-        } else if let Some(room) = room {
-            inner.queue.hold(Held {
-                digest,
-                blob,
-                is_kept,
-                _room: room,
-            });
+    /// Has a blob uploaded that was just verified and put where it belongs. It is not evicted before that, as long as the
+    /// shared tier takes anything. Blocks.
+    pub(super) fn note_blob(&self, digest: &Digest) {
+        self.note(|| Parcel::Blob(*digest));
+    }
+
+    /// Has a blob uploaded that was just verified and is not kept: now or never.
+    pub(super) fn hold(&self, held: Held) {
+        if let Some(inner) = &self.0 {
+            inner.queue.hold(held);
         }
     }
 
-    /// Waits until some upload has ended and room may be free, where there is any under way. Gives whether one has.
-    ///
-    /// Cancel-safe.
-    pub(super) async fn released(&self) -> bool {
-        match &self.0 {
-            Some(inner) => inner.queue.released().await,
-            None => false,
+    /// When an upload ends from now on and room may be free, where there is any under way that takes some.
+    pub(super) fn next_release(&self) -> Option<impl Future<Output = ()> + use<'_>> {
+        self.0.as_ref()?.queue.next_release()
+    }
+
+    /// Somebody has waited for that in vain: uploads give way for a while.
+    pub(super) fn too_slow(&self) {
+        if let Some(inner) = &self.0 {
+            inner.queue.too_slow();
         }
     }
 
@@ -266,27 +234,5 @@ impl Tier {
             let removed = removed.is_ok();
             tracing::warn!(%digest, bytes = blob.size(), removed, "the shared tier has wrong bytes");
         }
-    }
-}
-
-impl Inner {
-    /// Room that keeps a blob of `size` bytes readable until it is uploaded.
-    async fn find_room(&self, size: u64) -> Option<Reservation> {
-        let find = async {
-            loop {
-                if self.shared.left_alone_for().is_some() {
-                    return None;
-                }
-                let evictor = self.evictor.clone();
-                let held = tokio::task::spawn_blocking(move || evictor.hold(size));
-                if let Ok(Some(room)) = held.await {
-                    return Some(room);
-                }
-                if !self.queue.released().await {
-                    return None;
-                }
-            }
-        };
-        timeout(ROOM_PATIENCE, find).await.ok().flatten()
     }
 }

@@ -1,19 +1,24 @@
 //! What waits to be uploaded.
 //!
 //! The notes in the directory are the queue; what is in memory is the part of it that is looked at, so that memory is
-//! bounded and a restart loses nothing. Blobs are held open besides, as far as there is room: eviction may be faster
-//! than an upload, and the last bytes of a blob for which there is no room are there for as long as its file is open.
+//! bounded and a restart loses nothing. What is noted is not evicted before it is uploaded, as long as there is
+//! [`Patience`]. A blob for which there was no room on disk has no name there and no note: its bytes are there for as
+//! long as its file is held open.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
-use crate::cache::evict::Reservation;
+use super::patience::Patience;
+use crate::cache::evict::{Evictor, Reservation};
 use crate::cache::shelf::told;
 use crate::metrics::Metrics;
 use crate::oci::Digest;
+use crate::storage::shared::Error;
 use crate::storage::{Local, Parcel, StoredBlob};
 
 /// How many parcels are in memory at most, at some hundred bytes each. The others are found in the directory.
@@ -23,14 +28,19 @@ const IN_MEMORY_MAX: usize = 1024;
 /// it is fetched again.
 const NOTES_MAX: usize = 64 * 1024;
 
+/// How many files are held open at most: an eighth of the 1024 descriptors a process has where nobody raised that. They
+/// are bounded in bytes as well, by the room they take of what is on its way.
+const HELD_MAX: usize = 128;
+
 /// What waits to be uploaded.
 pub(super) struct Queue {
     storage: Local,
+    evictor: Evictor,
     metrics: Metrics,
     state: Mutex<State>,
     /// Something came, or the end.
     came: Notify,
-    /// Something that was held is held no more.
+    /// A blob that was held is held no more.
     released: Notify,
 }
 
@@ -38,7 +48,7 @@ pub(super) struct Queue {
 struct State {
     /// Blobs whose files are held open.
     held: VecDeque<Held>,
-    /// How many of them there are, with those in hand.
+    /// How many of them there are, with those that somebody uploads.
     n_held: usize,
     /// Notes that are known.
     noted: VecDeque<Parcel>,
@@ -50,17 +60,17 @@ struct State {
     n_notes: usize,
     /// What somebody works on, and whether it was noted again since.
     in_hand: HashMap<Parcel, bool>,
+    patience: Patience,
     is_closed: bool,
 }
 
-/// A blob that is held open until it is uploaded.
-pub(super) struct Held {
-    pub(super) digest: Digest,
-    pub(super) blob: StoredBlob,
-    /// Whether there is a note of it, and a file with a name.
-    pub(super) is_kept: bool,
-    /// What its file takes even after eviction.
-    pub(super) _room: Reservation,
+/// A blob that has no name on disk, and is held open until it is uploaded.
+#[derive(Debug)]
+pub(in crate::cache) struct Held {
+    pub(in crate::cache) digest: Digest,
+    pub(in crate::cache) blob: StoredBlob,
+    /// What its file takes. Dropped after it.
+    pub(in crate::cache) _room: Reservation,
 }
 
 /// Something to upload.
@@ -73,13 +83,14 @@ pub(super) enum Work {
 
 impl Queue {
     /// What an earlier process left is still to be read.
-    pub(super) fn new(storage: Local, metrics: Metrics) -> Self {
+    pub(super) fn new(storage: Local, evictor: Evictor, metrics: Metrics) -> Self {
         let state = State {
             is_unread: true,
             ..State::default()
         };
         Self {
             storage,
+            evictor,
             metrics,
             state: Mutex::new(state),
             came: Notify::new(),
@@ -103,7 +114,10 @@ impl Queue {
         if let Some(opposite) = opposite {
             told(self.storage.forget_note(&opposite), &self.metrics);
         }
+        // First of all, so that it is still there when its turn comes.
+        self.keep(&parcel);
         if told(self.storage.note(&parcel), &self.metrics).is_none() {
+            self.let_evict(&parcel);
             return;
         }
         state.n_notes += 1;
@@ -113,9 +127,14 @@ impl Queue {
         self.came.notify_one();
     }
 
-    /// Takes in a blob whose file is open.
+    /// Takes in a blob whose file is open, where there is patience and room for that.
     pub(super) fn hold(&self, held: Held) {
         let mut state = self.state();
+        if !self.waits(&state) || state.n_held >= HELD_MAX {
+            drop(state);
+            self.metrics.shared_dropped("no_room");
+            return;
+        }
         state.n_held += 1;
         state.held.push_back(held);
         self.show(&state);
@@ -156,6 +175,7 @@ impl Queue {
         let mut state = self.state();
         state.n_notes = found.len();
         for parcel in found {
+            self.keep(&parcel);
             state.add(parcel);
         }
         self.show(&state);
@@ -172,6 +192,7 @@ impl Queue {
         } else {
             told(self.storage.forget_note(parcel), &self.metrics);
             state.n_notes = state.n_notes.saturating_sub(1);
+            self.let_evict(parcel);
         }
         self.show(&state);
         drop(state);
@@ -186,6 +207,13 @@ impl Queue {
         self.show(&state);
     }
 
+    /// A blob that is held is still to be uploaded.
+    pub(super) fn hold_on(&self, held: Held) {
+        let mut state = self.state();
+        state.held.push_back(held);
+        self.show(&state);
+    }
+
     /// A blob that was held is held no more.
     pub(super) fn let_go(&self, held: Held) {
         drop(held);
@@ -196,28 +224,80 @@ impl Queue {
         self.released.notify_waiters();
     }
 
-    /// The store is in trouble: lets go of everything that is held, whose room others need more.
-    pub(super) fn let_all_go(&self) {
+    /// An upload has succeeded.
+    pub(super) fn worked(&self) {
         let mut state = self.state();
+        state.patience.worked(Instant::now());
+        self.waits(&state);
+    }
+
+    /// An upload has failed and is to be made again. Where that has gone on for a while, what waits may be evicted from
+    /// now on, and what is held is let go: others need its room more.
+    pub(super) fn failed(&self, error: &Error) {
+        let mut state = self.state();
+        let is_news = state.patience.failed(Instant::now());
+        if !self.waits(&state) {
+            self.let_all_go(state);
+        }
+        if is_news {
+            tracing::warn!(
+                %error, cause = error.cause(),
+                "uploads to the shared tier fail: what is evicted meanwhile is not uploaded"
+            );
+        }
+    }
+
+    /// Somebody has waited in vain for room that is held: the same holds for a while.
+    pub(super) fn too_slow(&self) {
+        let mut state = self.state();
+        let is_news = state.patience.too_slow(Instant::now());
+        self.waits(&state);
+        self.let_all_go(state);
+        if is_news {
+            tracing::warn!(
+                "the shared tier takes less than comes in: what is evicted meanwhile is not uploaded"
+            );
+        }
+    }
+
+    /// Whether uploads are waited for. Eviction is told.
+    fn waits(&self, state: &State) -> bool {
+        let is_left = state.patience.is_left(Instant::now());
+        self.evictor.wait_for_uploads(is_left);
+        is_left
+    }
+
+    /// Lets go of everything that is held and that nobody uploads at the moment.
+    fn let_all_go(&self, mut state: MutexGuard<'_, State>) {
         let all = std::mem::take(&mut state.held);
         state.n_held -= all.len();
         self.show(&state);
         drop(state);
-        for _ in all.iter().filter(|held| !held.is_kept) {
+        for _ in &all {
             self.metrics.shared_dropped("no_room");
         }
         drop(all);
         self.released.notify_waiters();
     }
 
-    /// Waits until something is held no more; `false` where nothing is held.
-    pub(super) async fn released(&self) -> bool {
+    /// When something is held no more from now on; `None` where nothing is held.
+    pub(super) fn next_release(&self) -> Option<Notified<'_>> {
         let released = self.released.notified();
-        if self.state().n_held == 0 {
-            return false;
+        (self.state().n_held > 0).then_some(released)
+    }
+
+    /// What `parcel` is of is not evicted before it is uploaded.
+    fn keep(&self, parcel: &Parcel) {
+        if let Some(digest) = parcel.blob() {
+            self.evictor.await_upload(digest);
         }
-        released.await;
-        true
+    }
+
+    /// It may be from now on.
+    fn let_evict(&self, parcel: &Parcel) {
+        if let Some(digest) = parcel.blob() {
+            self.evictor.upload_ended(digest);
+        }
     }
 
     /// Nothing is uploaded any more.
@@ -230,8 +310,7 @@ impl Queue {
 
     fn show(&self, state: &State) {
         let unread = usize::from(state.is_unread);
-        let held = state.held.iter().filter(|held| !held.is_kept).count();
-        let waiting = state.noted.len() + state.in_hand.len() + held + unread;
+        let waiting = state.noted.len() + state.in_hand.len() + state.n_held + unread;
         self.metrics.shared_waiting(waiting);
     }
 
@@ -258,10 +337,6 @@ impl State {
     /// What is held comes first: it takes room.
     fn take(&mut self) -> Option<Work> {
         if let Some(held) = self.held.pop_front() {
-            let parcel = Parcel::Blob(held.digest);
-            self.known.remove(&parcel);
-            self.noted.retain(|noted| *noted != parcel);
-            self.in_hand.insert(parcel, false);
             return Some(Work::Held(held));
         }
         let parcel = self.noted.pop_front()?;

@@ -26,9 +26,6 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest of them.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// How often a blob that is held is tried again at once: it may be the only time that it can be.
-const HELD_RETRIES_MAX: u32 = 3;
-
 /// What uploads work with.
 #[derive(Clone)]
 struct Uploader {
@@ -73,13 +70,12 @@ impl Uploader {
                 Work::Noted(parcel) => self.noted(parcel).await,
             };
             let Err(error) = result else {
+                self.queue.worked();
                 pause = PAUSE_MIN;
                 continue;
             };
             tracing::debug!(%error, "an upload to the shared tier failed");
-            if self.shared.left_alone_for().is_some() {
-                self.queue.let_all_go();
-            }
+            self.queue.failed(&error);
             let left_alone = self.shared.left_alone_for().unwrap_or_default();
             sleep(left_alone.max(pause.mul_f64(0.5 + fastrand::f64()))).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -88,59 +84,38 @@ impl Uploader {
 
     /// Uploads a blob whose file is open.
     async fn held(&self, held: Held) -> Result<(), Error> {
-        let (parcel, is_kept) = (Parcel::Blob(held.digest), held.is_kept);
-        let mut result = self.shared.put_blob(&held.digest, &held.blob).await;
-        for _ in 0..HELD_RETRIES_MAX {
-            let is_trouble = result.as_ref().is_err_and(Error::is_trouble);
-            if !is_trouble || self.shared.left_alone_for().is_some() {
-                break;
+        match self.shared.put_blob(&held.digest, &held.blob).await {
+            Err(error) if error.is_trouble() => {
+                self.queue.hold_on(held);
+                return Err(error);
             }
-            sleep(PAUSE_MIN.mul_f64(0.5 + fastrand::f64())).await;
-            result = self.shared.put_blob(&held.digest, &held.blob).await;
+            Err(error) => self.refused(&Parcel::Blob(held.digest), &error),
+            Ok(()) => {}
         }
         self.queue.let_go(held);
-        if !is_kept && result.is_err() {
-            self.metrics.shared_dropped("no_room");
-        }
-        // What has no name on disk cannot be tried again.
-        let is_last = !is_kept;
-        self.ended(parcel, result, is_last).await
+        Ok(())
     }
 
     async fn noted(&self, parcel: Parcel) -> Result<(), Error> {
-        let result = match self.upload(&parcel).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.metrics.shared_dropped("evicted");
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        self.ended(parcel, result, false).await
-    }
-
-    /// Says what became of `parcel`.
-    async fn ended(
-        &self,
-        parcel: Parcel,
-        result: Result<(), Error>,
-        is_last: bool,
-    ) -> Result<(), Error> {
-        match result {
-            Err(error) if error.is_trouble() && !is_last => {
+        match self.upload(&parcel).await {
+            Err(error) if error.is_trouble() => {
                 self.queue.put_back(parcel);
                 return Err(error);
             }
-            Err(error) if !error.is_trouble() => {
-                tracing::warn!(%parcel, %error, "not uploaded to the shared tier");
-                self.metrics.shared_dropped(error.as_str());
-            }
-            Ok(()) | Err(_) => {}
+            Err(error) => self.refused(&parcel, &error),
+            Ok(false) => self.metrics.shared_dropped("evicted"),
+            Ok(true) => {}
         }
         let queue = Arc::clone(&self.queue);
         // A panic there is told by the runtime.
         let _ = spawn_blocking(move || queue.done(&parcel)).await;
         Ok(())
+    }
+
+    /// There is no use in trying again.
+    fn refused(&self, parcel: &Parcel, error: &Error) {
+        tracing::warn!(%parcel, %error, "not uploaded to the shared tier");
+        self.metrics.shared_dropped(error.as_str());
     }
 
     /// Uploads what a note says. `false` when it is not here any more.

@@ -63,7 +63,7 @@ impl Error {
     }
 
     /// What the store said, for the log; the client has left out what is secret.
-    pub(super) fn cause(&self) -> Option<String> {
+    pub fn cause(&self) -> Option<String> {
         match self {
             Self::Denied(cause)
             | Self::Unavailable(cause)

@@ -20,6 +20,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::gate::Gate;
+
 type Body = BoxBody<Bytes, std::io::Error>;
 
 /// What goes wrong with a request.
@@ -54,6 +56,8 @@ struct Shared {
     objects: Mutex<BTreeMap<String, Bytes>>,
     uploads: Mutex<HashMap<String, BTreeMap<u32, Bytes>>>,
     rule: Mutex<Option<Rule>>,
+    /// Requests of this method wait at the gate.
+    gate: Mutex<Option<(&'static str, Gate)>>,
     requests: Mutex<usize>,
 }
 
@@ -99,6 +103,11 @@ impl Bucket {
     /// From now on `rule` says what goes wrong, by method and key.
     pub fn rule(&self, rule: impl Fn(&str, &str) -> Option<Fault> + Send + 'static) {
         *lock(&self.shared.rule) = Some(Box::new(rule));
+    }
+
+    /// From now on requests of `method` wait at `gate`.
+    pub fn hold(&self, method: &'static str, gate: &Gate) {
+        *lock(&self.shared.gate) = Some((method, gate.clone()));
     }
 
     /// The keys there are, without the prefix.
@@ -177,6 +186,12 @@ async fn answer(
         .trim_start_matches("/bucket/")
         .to_owned();
     *lock(&shared.requests) += 1;
+    let gate = lock(&shared.gate).clone();
+    if let Some((held, gate)) = gate
+        && method == held
+    {
+        gate.pass().await;
+    }
     let fault = lock(&shared.rule)
         .as_ref()
         .and_then(|rule| rule(method.as_str(), &key));

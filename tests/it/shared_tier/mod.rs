@@ -4,6 +4,7 @@ mod reading;
 mod rights;
 mod tags;
 mod trouble;
+mod uploads;
 
 use crate::harness::bucket::Bucket;
 use crate::harness::mirror::{Mirror, Setup};
