@@ -8,12 +8,13 @@ use tokio::task::spawn_blocking;
 use super::Error;
 use super::behind::Behind;
 use super::evict::Evictor;
-use super::fill::{Fill, FillError, Fills, Opened, Share, Standing};
+use super::fill::{Fill, FillError, Fills, Opened, Share, Standing, Stream};
 use super::links::{Links, Proof, Subject};
 use super::outcome::{BypassReason, Outcome};
 use super::reader::Blob;
 use super::shelf::{ManifestKey, Shelf};
-use super::tier::Tier;
+use super::through::Origin;
+use super::tier::{Found, Tier};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::single_flight::Role;
@@ -90,7 +91,8 @@ impl Blobs {
         match fill.opened(&source).await {
             Ok(opened) if self.may_read_along(&fill, &source, opened.size).await? => {
                 let outcome = joined(&fill, role, was_there);
-                Ok((outcome, Blob::filling(fill, opened, source)))
+                let origin = self.origin(source, digest, opened.size);
+                Ok((outcome, Blob::filling(fill, opened, origin)))
             }
             Ok(_) => Box::pin(self.pass_through(source, digest, BypassReason::NotBelieved)).await,
             Err(FillError::Storage(error)) => {
@@ -207,14 +209,26 @@ impl Blobs {
         let Some((size, audience)) = self.tier.size(&digest).await else {
             return Ok(None);
         };
+        let may_read = self.may_read(source, digest, size, audience).await?;
+        Ok(may_read.then_some(size))
+    }
+
+    /// Whether the holder of `source` may read a blob of `size` bytes that is here as that of `audience`.
+    async fn may_read(
+        &self,
+        source: &Repository,
+        digest: Digest,
+        size: u64,
+        audience: Audience,
+    ) -> Result<bool, Error> {
         if audience == Audience::Everybody && source.takes_public_content() {
-            return Ok(Some(size));
+            return Ok(true);
         }
         let proof = Box::pin(self.links.prove(source, Subject::Blob(digest))).await?;
         Ok(match proof {
-            Proof::Held => Some(size),
-            Proof::Confirmed { size: said } => (said == Some(size)).then_some(size),
-            Proof::Unbelieved => None,
+            Proof::Held => true,
+            Proof::Confirmed { size: said } => said == Some(size),
+            Proof::Unbelieved => false,
         })
     }
 
@@ -276,19 +290,49 @@ impl Blobs {
         }
     }
 
-    /// What is here is of no use to this caller, who gets a connection of its own.
+    /// What is on disk is of no use to this caller, who gets a connection of its own: to the shared tier, if that has the
+    /// blob and is believed, or else to its source.
     async fn pass_through(
         &self,
         source: Repository,
         digest: Digest,
         reason: BypassReason,
     ) -> Result<(Outcome, Blob), Error> {
+        let is_believed = match reason {
+            BypassReason::StorageFailed | BypassReason::NoRoom => true,
+            BypassReason::NotBelieved => false,
+        };
+        if is_believed
+            && let Found::Blob(blob, stream) = self.tier.find(&digest).await
+            && self
+                .may_read(&source, digest, blob.size(), blob.audience())
+                .await?
+        {
+            let mut origin = self.origin(source, digest, blob.size());
+            origin.shared = Some(blob);
+            let blob = Blob::through(origin, Stream::Shared(Box::new(stream)));
+            return Ok((Outcome::Shared { collapsed: false }, blob));
+        }
         let stream = source.get_blob(&digest, Extent::Whole).await?;
         let size = stream.total().ok_or_else(|| {
             upstream::Error::Protocol("the size of the blob is not declared".to_owned())
         })?;
-        let outcome = Outcome::Bypass(reason);
-        Ok((outcome, Blob::upstream(digest, size, source, stream)))
+        let origin = self.origin(source, digest, size);
+        Ok((
+            Outcome::Bypass(reason),
+            Blob::through(origin, stream.into()),
+        ))
+    }
+
+    /// Where the bytes come from that do not come from disk: the caller's own source.
+    fn origin(&self, source: Repository, digest: Digest, size: u64) -> Origin {
+        Origin {
+            digest,
+            size,
+            source,
+            tier: self.tier.clone(),
+            shared: None,
+        }
     }
 }
 

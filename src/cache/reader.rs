@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fill::{Fill, FillError, Opened};
-use super::through::{Through, hash_front};
+use super::fill::{Fill, FillError, Opened, Stream};
+use super::through::{Origin, Through, hash_front};
 use crate::http::{Chunk, Segment};
-use crate::oci::Digest;
 use crate::storage::StoredBlob;
-use crate::upstream::{self, BlobStream, Repository};
+use crate::upstream;
 
 /// Why the bytes stop before their end.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +53,16 @@ pub struct Blob {
 enum Content {
     /// A stored file, verified when it was stored.
     Stored(Arc<File>),
-    /// The file of a fill. The source is the caller's own, in case storage fails in the middle.
+    /// The file of a fill. The origin is the caller's own, in case storage fails in the middle.
     Filling {
         fill: Arc<Fill>,
         opened: Opened,
-        source: Repository,
+        origin: Origin,
     },
-    /// Nowhere but upstream: storage is failing.
-    Upstream {
-        digest: Digest,
-        source: Repository,
-        stream: Option<Box<BlobStream>>,
+    /// A connection of its own: storage is failing, or has no room.
+    Through {
+        origin: Origin,
+        stream: Option<Box<Stream>>,
     },
 }
 
@@ -76,32 +74,23 @@ impl Blob {
         }
     }
 
-    pub(super) fn filling(fill: Arc<Fill>, opened: Opened, source: Repository) -> Self {
+    pub(super) fn filling(fill: Arc<Fill>, opened: Opened, origin: Origin) -> Self {
         Self {
             size: opened.size,
             content: Content::Filling {
                 fill,
                 opened,
-                source,
+                origin,
             },
         }
     }
 
     /// `stream` is the whole blob.
-    pub(super) fn upstream(
-        digest: Digest,
-        size: u64,
-        source: Repository,
-        stream: BlobStream,
-    ) -> Self {
+    pub(super) fn through(origin: Origin, stream: Stream) -> Self {
         let stream = Some(Box::new(stream));
         Self {
-            size,
-            content: Content::Upstream {
-                digest,
-                source,
-                stream,
-            },
+            size: origin.size,
+            content: Content::Through { origin, stream },
         }
     }
 
@@ -115,7 +104,7 @@ impl Blob {
         match &self.content {
             Content::Stored(file) => Some(Arc::clone(file)),
             Content::Filling { opened, .. } => Some(Arc::clone(&opened.file)),
-            Content::Upstream { .. } => None,
+            Content::Through { .. } => None,
         }
     }
 
@@ -167,13 +156,12 @@ impl BlobReader {
             Content::Filling {
                 fill,
                 opened,
-                source,
+                origin,
             } => match fill.readable(opened, self.at, self.whole).await {
                 Ok(readable) => self.up_to(readable, &opened.file),
                 Err(FillError::Storage(_)) => {
-                    let (digest, source) = (fill.digest(), source.clone());
-                    let file = Arc::clone(&opened.file);
-                    Chunk::Bytes(self.pass_through(digest, &source, Some(file)).await?)
+                    let (origin, file) = (origin.clone(), Arc::clone(&opened.file));
+                    Chunk::Bytes(self.pass_through(origin, Some(file)).await?)
                 }
                 Err(FillError::BegunAnew) if self.at == self.start => {
                     self.open_again().await?;
@@ -181,9 +169,9 @@ impl BlobReader {
                 }
                 Err(error) => return Err(Unfinished::from(error).into()),
             },
-            Content::Upstream { digest, source, .. } => {
-                let (digest, source) = (*digest, source.clone());
-                Chunk::Bytes(self.pass_through(digest, &source, None).await?)
+            Content::Through { origin, .. } => {
+                let origin = origin.clone();
+                Chunk::Bytes(self.pass_through(origin, None).await?)
             }
         };
         self.at += chunk.length();
@@ -205,10 +193,13 @@ impl BlobReader {
         if let Content::Filling {
             fill,
             opened,
-            source,
+            origin,
         } = &mut self.content
         {
-            let again = fill.opened(source).await.map_err(Unfinished::from)?;
+            let again = fill
+                .opened(&origin.source)
+                .await
+                .map_err(Unfinished::from)?;
             if again.size != self.size {
                 return Err(Unfinished("the size of the blob changed".to_owned()).into());
             }
@@ -217,24 +208,23 @@ impl BlobReader {
         Ok(())
     }
 
-    /// The next bytes straight from upstream. `given` is the file the bytes before came from.
+    /// The next bytes straight from `origin`. `given` is the file the bytes before came from.
     async fn pass_through(
         &mut self,
-        digest: Digest,
-        source: &Repository,
+        origin: Origin,
         given: Option<Arc<File>>,
     ) -> Result<Bytes, ReadError> {
         let mut through = match (self.through.take(), self.opened_stream()) {
             (Some(through), _) => through,
             (None, stream) => {
                 let unverified = if self.whole {
-                    Some(hash_front(digest, given.as_ref(), self.at).await?)
+                    Some(hash_front(origin.digest, given.as_ref(), self.at).await?)
                 } else {
                     None
                 };
                 let through = match stream {
-                    Some(stream) => Through::new(*stream, digest, self.at, unverified),
-                    None => Through::open(source, digest, self.at, self.size, unverified).await?,
+                    Some(stream) => Through::new(origin, *stream, self.at, unverified),
+                    None => Through::open(origin, self.at, unverified).await?,
                 };
                 Box::new(through)
             }
@@ -246,10 +236,10 @@ impl BlobReader {
     }
 
     /// The connection that told the size, where it can be read on: it begins at the first byte.
-    fn opened_stream(&mut self) -> Option<Box<BlobStream>> {
+    fn opened_stream(&mut self) -> Option<Box<Stream>> {
         match &mut self.content {
-            Content::Upstream { stream, .. } if self.at == 0 => stream.take(),
-            Content::Stored(_) | Content::Filling { .. } | Content::Upstream { .. } => None,
+            Content::Through { stream, .. } if self.at == 0 => stream.take(),
+            Content::Stored(_) | Content::Filling { .. } | Content::Through { .. } => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A blob straight from upstream to one reader, for as long as storage is failing.
+//! A blob past the disk to one reader: from the shared tier or from upstream, while storage is failing or has no room.
 //!
 //! The rule of the fill holds here, too: a reader of the whole blob gets its end only when the digest is right.
 
@@ -11,23 +11,69 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::fill::WITHHELD_BYTES;
+use super::fill::{Stream, WITHHELD_BYTES};
 use super::reader::{ReadError, Unfinished};
+use super::tier::Tier;
 use crate::oci::{Digest, Hasher};
-use crate::upstream::{self, BlobStream, Extent, Repository};
+use crate::storage::shared::SharedBlob;
+use crate::upstream::{self, Extent, Repository};
 
 /// How many bytes are read at once of a file that is hashed.
 const READ_BYTES: u64 = 64 * 1024;
 
+/// Where a reader that is served past the disk has its bytes from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) digest: Digest,
+    /// The size of the blob, in bytes.
+    pub(super) size: u64,
+    /// The caller's own.
+    pub(super) source: Repository,
+    pub(super) tier: Tier,
+    /// What the shared tier has and this caller may read. It is asked before the source, until it fails.
+    pub(super) shared: Option<SharedBlob>,
+}
+
+impl Origin {
+    /// Begins to read at `at`.
+    async fn ask(&mut self, at: u64) -> Result<Stream, ReadError> {
+        if let Some(shared) = &self.shared {
+            match shared.get(at..self.size).await {
+                Ok(stream) => return Ok(Stream::Shared(Box::new(stream))),
+                Err(error) => self.do_without_shared(&error),
+            }
+        }
+        let rest = Extent::Rest {
+            from: at,
+            total: Some(self.size),
+        };
+        let stream = self.source.get_blob(&self.digest, rest).await;
+        let stream = stream.map_err(Unfinished::from)?;
+        if stream.total() != Some(self.size) {
+            return Err(Unfinished("the size of the blob changed".to_owned()).into());
+        }
+        Ok(stream.into())
+    }
+
+    fn do_without_shared(&mut self, error: &impl std::fmt::Display) {
+        tracing::debug!(digest = %self.digest, %error, "the shared tier does not give the blob");
+        self.shared = None;
+    }
+}
+
 /// A connection of one reader's own.
 #[derive(Debug)]
 pub(super) struct Through {
-    stream: BlobStream,
-    /// How many bytes of the stream lie before those the reader wants.
+    origin: Origin,
+    stream: Stream,
+    /// The next byte of the stream, counted from the start of the blob.
+    at: u64,
+    /// How many bytes lie before those the reader wants from there.
     skip: u64,
     /// What the whole blob hashes to so far; `None` for a reader of a part, and when the digest was right.
     unverified: Option<Hasher>,
-    digest: Digest,
+    /// What of the shared tier is among it.
+    of_shared: Option<SharedBlob>,
     /// What came and waits for the digest.
     held: VecDeque<Bytes>,
     held_bytes: u64,
@@ -37,38 +83,23 @@ impl Through {
     /// Opens the blob at `at`. For a reader of the whole blob `unverified` has taken in the bytes before that; a
     /// reader of a part passes `None`.
     pub(super) async fn open(
-        source: &Repository,
-        digest: Digest,
+        mut origin: Origin,
         at: u64,
-        size: u64,
         unverified: Option<Hasher>,
     ) -> Result<Self, ReadError> {
-        let rest = Extent::Rest {
-            from: at,
-            total: Some(size),
-        };
-        let stream = source
-            .get_blob(&digest, rest)
-            .await
-            .map_err(Unfinished::from)?;
-        if stream.total() != Some(size) {
-            return Err(Unfinished("the size of the blob changed".to_owned()).into());
-        }
-        Ok(Self::new(stream, digest, at, unverified))
+        let stream = origin.ask(at).await?;
+        Ok(Self::new(origin, stream, at, unverified))
     }
 
     /// A connection that is open already.
-    pub(super) fn new(
-        stream: BlobStream,
-        digest: Digest,
-        at: u64,
-        unverified: Option<Hasher>,
-    ) -> Self {
+    pub(super) fn new(origin: Origin, stream: Stream, at: u64, unverified: Option<Hasher>) -> Self {
         Self {
+            at: stream.offset(),
             skip: at.saturating_sub(stream.offset()),
             stream,
             unverified,
-            digest,
+            of_shared: origin.shared.clone(),
+            origin,
             held: VecDeque::new(),
             held_bytes: 0,
         }
@@ -86,14 +117,29 @@ impl Through {
                 self.held_bytes -= front;
                 return self.held.pop_front().ok_or_else(ended_early);
             }
-            match self.stream.chunk().await.map_err(Unfinished::from)? {
-                Some(chunk) => self.hold(chunk),
-                None => self.verify()?,
+            match self.stream.chunk().await {
+                Ok(Some(chunk)) => self.hold(chunk),
+                Ok(None) => self.verify().await?,
+                // Upstream has the rest.
+                Err(error) if matches!(self.stream, Stream::Shared(_)) => {
+                    self.origin.do_without_shared(&error);
+                    self.go_on().await?;
+                }
+                Err(error) => return Err(Unfinished::from(error).into()),
             }
         }
     }
 
+    /// Another connection goes on where this one stopped.
+    async fn go_on(&mut self) -> Result<(), ReadError> {
+        self.stream = self.origin.ask(self.at).await?;
+        self.skip += self.at.saturating_sub(self.stream.offset());
+        self.at = self.stream.offset();
+        Ok(())
+    }
+
     fn hold(&mut self, mut chunk: Bytes) {
+        self.at += chunk.len() as u64;
         let skipped = usize::try_from(self.skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
         self.skip -= skipped as u64;
         let wanted = chunk.split_off(skipped);
@@ -108,12 +154,17 @@ impl Through {
     }
 
     /// At the end of the stream: what is still held may go out if the digest is right.
-    fn verify(&mut self) -> Result<(), ReadError> {
+    async fn verify(&mut self) -> Result<(), ReadError> {
         let found = self.unverified.take().map(Hasher::finish);
-        match found {
-            Some(found) if found == self.digest => Ok(()),
-            Some(_) => Err(Unfinished("upstream sent wrong bytes".to_owned()).into()),
-            None => Err(ended_early()),
+        let digest = &self.origin.digest;
+        match (found, &self.of_shared) {
+            (Some(found), _) if found == *digest => Ok(()),
+            (Some(found), Some(blob)) => {
+                self.origin.tier.gave_wrong(digest, blob).await;
+                Err(Unfinished(format!("the shared tier has bytes that hash to {found}")).into())
+            }
+            (Some(_), None) => Err(Unfinished("upstream sent wrong bytes".to_owned()).into()),
+            (None, _) => Err(ended_early()),
         }
     }
 }

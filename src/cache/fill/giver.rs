@@ -22,7 +22,7 @@ pub(super) enum Giver {
 
 /// Bytes as they come.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(in crate::cache) enum Stream {
     /// Of an upstream.
     Upstream(Box<BlobStream>),
     /// Of the shared tier.
@@ -104,7 +104,7 @@ impl From<BlobStream> for Stream {
 
 impl Stream {
     /// Where it begins, counted from the start of the blob.
-    pub(super) fn offset(&self) -> u64 {
+    pub(in crate::cache) fn offset(&self) -> u64 {
         match self {
             Self::Upstream(stream) => stream.offset(),
             Self::Shared(stream) => stream.offset(),
@@ -112,7 +112,7 @@ impl Stream {
     }
 
     /// Where it ends, where that is known.
-    pub(super) fn end(&self) -> Option<u64> {
+    pub(in crate::cache) fn end(&self) -> Option<u64> {
         match self {
             Self::Upstream(stream) => stream.end(),
             Self::Shared(stream) => Some(stream.end()),
@@ -120,7 +120,7 @@ impl Stream {
     }
 
     /// The size of the whole blob, where that is known.
-    pub(super) fn total(&self) -> Option<u64> {
+    pub(in crate::cache) fn total(&self) -> Option<u64> {
         match self {
             Self::Upstream(stream) => stream.total(),
             Self::Shared(stream) => Some(stream.total()),
@@ -133,7 +133,7 @@ impl Stream {
     ///
     /// # Errors
     /// What kept them from coming.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, upstream::Error> {
+    pub(in crate::cache) async fn chunk(&mut self) -> Result<Option<Bytes>, upstream::Error> {
         match self {
             Self::Upstream(stream) => stream.chunk().await,
             Self::Shared(stream) => stream.chunk().await.map_err(unavailable),

@@ -18,6 +18,8 @@ mod plan;
 
 mod gather;
 mod giver;
+pub(super) use giver::Stream;
+
 mod growth;
 mod places;
 use places::Places;

@@ -226,6 +226,14 @@ impl Tier {
         }
     }
 
+    /// The shared tier gave a reader bytes that are not `digest`. Does not wait for long.
+    pub(super) async fn gave_wrong(&self, digest: &Digest, blob: &SharedBlob) {
+        if let Some(inner) = &self.0 {
+            inner.metrics.digest_mismatch("shared");
+        }
+        self.distrust(digest, blob).await;
+    }
+
     /// What the shared tier has under `digest` is wrong: it goes, so that the right one can take its place. Does not
     /// wait for long.
     pub(super) async fn distrust(&self, digest: &Digest, blob: &SharedBlob) {
