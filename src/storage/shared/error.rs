@@ -17,7 +17,10 @@ pub enum Error {
     /// It cannot be reached, or fails.
     #[error("the shared tier fails")]
     Unavailable(#[source] Arc<object_store::Error>),
-    /// It has no such bucket, or no such upload any more: another replica may have completed its own of the same blob.
+    /// It has no such bucket.
+    #[error("the shared tier has no such bucket")]
+    NoBucket(#[source] Arc<object_store::Error>),
+    /// It has no such upload any more: another replica may have completed its own of the same blob.
     #[error("the shared tier does not have what this is to be a part of")]
     Missing(#[source] Arc<object_store::Error>),
     /// It will not take this, whoever asks.
@@ -36,6 +39,7 @@ impl Error {
             Self::TimedOut => "timed_out",
             Self::Denied(_) => "denied",
             Self::Unavailable(_) => "unavailable",
+            Self::NoBucket(_) => "no_bucket",
             Self::Missing(_) => "gone",
             Self::Refused(_) => "refused",
             Self::Damaged => "damaged",
@@ -49,6 +53,7 @@ impl Error {
             | Self::TimedOut
             | Self::Denied(_)
             | Self::Unavailable(_)
+            | Self::NoBucket(_)
             | Self::Missing(_) => true,
             Self::Refused(_) | Self::Damaged => false,
         }
@@ -58,7 +63,11 @@ impl Error {
     pub(super) const fn is_answer(&self) -> bool {
         match self {
             Self::Missing(_) | Self::Refused(_) | Self::Damaged => true,
-            Self::LeftAlone | Self::TimedOut | Self::Denied(_) | Self::Unavailable(_) => false,
+            Self::LeftAlone
+            | Self::TimedOut
+            | Self::Denied(_)
+            | Self::Unavailable(_)
+            | Self::NoBucket(_) => false,
         }
     }
 
@@ -67,11 +76,25 @@ impl Error {
         match self {
             Self::Denied(cause)
             | Self::Unavailable(cause)
+            | Self::NoBucket(cause)
             | Self::Missing(cause)
             | Self::Refused(cause) => Some(cause.to_string()),
             Self::LeftAlone | Self::TimedOut | Self::Damaged => None,
         }
     }
+}
+
+/// What stores write in a 404 that means the bucket and not the object: S3 and what speaks like it, Google, Azure. There
+/// is no body where the question was a HEAD, and then it cannot be told.
+const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "bucket does not exist", "ContainerNotFound"];
+
+/// Whether what is not there is the bucket.
+pub(super) fn is_without_bucket(error: &object_store::Error) -> bool {
+    let object_store::Error::NotFound { source, .. } = error else {
+        return false;
+    };
+    let said = source.to_string();
+    NO_BUCKET.iter().any(|code| said.contains(code))
 }
 
 impl From<object_store::Error> for Error {
@@ -86,6 +109,7 @@ impl From<object_store::Error> for Error {
             | Cause::InvalidPath { .. }
             | Cause::NotSupported { .. }
             | Cause::NotImplemented { .. } => Self::Refused(cause),
+            Cause::NotFound { .. } if is_without_bucket(&cause) => Self::NoBucket(cause),
             Cause::NotFound { .. } => Self::Missing(cause),
             // The enumeration is open.
             Cause::Generic { .. }

@@ -124,7 +124,9 @@ impl Shared {
         }
         let answer = match timeout(patience, question).await {
             Ok(Ok(answer)) => Ok(Some(answer)),
-            Ok(Err(object_store::Error::NotFound { .. })) if operation != Operation::Put => {
+            Ok(Err(error @ object_store::Error::NotFound { .. }))
+                if operation != Operation::Put && !error::is_without_bucket(&error) =>
+            {
                 Ok(None)
             }
             Ok(Err(error)) => Err(Error::from(error)),

@@ -73,9 +73,14 @@ impl Shared {
 
     /// Whether there is an object of `size` bytes at `place`.
     async fn has(&self, place: &Path, size: u64) -> Result<bool, Error> {
+        Ok(self.size_at(place).await? == Some(size))
+    }
+
+    /// The size in bytes of what is at `place`.
+    async fn size_at(&self, place: &Path) -> Result<Option<u64>, Error> {
         let known = self.0.store.head(place);
         let known = self.ask(Operation::Head, ANSWER_TIMEOUT, known).await?;
-        Ok(known.is_some_and(|known| known.size == size))
+        Ok(known.map(|known| known.size))
     }
 
     async fn put_parts(
@@ -161,7 +166,13 @@ impl Shared {
     /// Uploads what is the same whoever uploads it: if it is there already, that will do.
     async fn put_new(&self, path: &str, content: Bytes) -> Result<(), Error> {
         match self.put(path, content, PutMode::Create).await {
-            Err(Error::Refused(cause)) if is_race(&cause) => Ok(()),
+            Err(Error::Refused(cause)) if is_race(&cause) => {
+                // It is there (412), or somebody else was about to put it there and may yet have failed (409).
+                match self.size_at(&self.place(path)).await? {
+                    Some(_) => Ok(()),
+                    None => Err(Error::Unavailable(cause)),
+                }
+            }
             ended => ended,
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::answers::check_common;
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Cloud};
 use super::client::{Answer, Request};
 use super::secrets;
 use super::upstream::Upstream;
@@ -100,9 +100,14 @@ impl Setup {
     }
 
     /// With this bucket behind the cache.
-    pub fn shared(mut self, bucket: &Bucket) -> Self {
+    pub fn shared(self, bucket: &Bucket) -> Self {
+        self.shared_of(bucket, Cloud::Amazon)
+    }
+
+    /// The same, by the protocol of `cloud`.
+    pub fn shared_of(mut self, bucket: &Bucket, cloud: Cloud) -> Self {
         self.budget.push_str(", shared: ");
-        self.budget.push_str(&bucket.keys());
+        self.budget.push_str(&bucket.keys_of(cloud));
         self
     }
 

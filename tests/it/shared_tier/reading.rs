@@ -99,7 +99,7 @@ async fn a_large_blob_goes_in_parts_and_is_read_by_range() {
 }
 
 #[tokio::test]
-async fn two_replicas_that_miss_at_once_cost_one_upstream_body_each_and_make_one_object() {
+async fn f40_two_replicas_that_miss_at_once_cost_one_upstream_body_each_and_make_one_object() {
     let (upstream, bucket, setup) = world().await;
     let content = bytes(3, 9 * MIB);
     let digest = upstream.put_blob(NAME, content.clone());

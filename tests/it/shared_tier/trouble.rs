@@ -92,7 +92,7 @@ async fn wrong_bytes_in_the_bucket_are_never_served_whole_and_give_way_to_the_ri
 }
 
 #[tokio::test]
-async fn an_upload_whose_end_fails_is_made_again() {
+async fn f38_an_upload_whose_end_fails_is_made_again() {
     for fault in [Fault::ErrorIn200, Fault::Status(500), Fault::LostReply] {
         let (upstream, bucket, setup) = world().await;
         let content = bytes(1, 9 * MIB);
