@@ -10,11 +10,13 @@ mod framing;
 
 mod certificates;
 mod credentials;
+mod planted;
 mod poisoning;
 mod redirects;
 mod shares;
 mod tokens;
 
+mod floods;
 mod hostile_upstream;
 mod lists;
 
