@@ -1,5 +1,6 @@
 //! Replicas with one bucket between them, and nothing else.
 
+mod clouds;
 mod faults;
 mod larger;
 mod reading;
