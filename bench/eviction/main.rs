@@ -8,7 +8,7 @@ mod rivals;
 mod trace;
 
 #[cfg_attr(not(test), expect(dead_code, reason = "a restart is not simulated"))]
-#[path = "../../src/cache/evict/policy.rs"]
+#[path = "../../src/cache/evict/policy/mod.rs"]
 mod policy;
 
 use std::collections::HashMap;

@@ -11,11 +11,15 @@
 //!
 //! Pure: no clock, no I/O; times are seconds since 1970.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::ops::Range;
+mod ghosts;
+use ghosts::Ghosts;
 
-use hashbrown::HashTable;
+mod slots;
+use slots::{Slot, Slots};
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::ops::Range;
 
 /// Uses of a blob within this many seconds are one use. Recency on disk is written no more often either.
 pub(super) const TOGETHER_SECONDS: u32 = 60;
@@ -33,30 +37,12 @@ const USES_MAX: u8 = 3;
 /// What is known of the blobs, for eviction alone: it never says that one is there.
 #[derive(Debug)]
 pub(super) struct Policy<K> {
-    hasher: RandomState,
-    /// From a key to its slot.
-    table: HashTable<u32>,
-    slots: Vec<Slot<K>>,
-    free: Vec<u32>,
+    slots: Slots<K>,
     probation: Queue,
     main: Queue,
     ghosts: Ghosts,
     /// The number of the pass over the directory that is under way.
     pass: u8,
-}
-
-/// One blob.
-#[derive(Debug)]
-struct Slot<K> {
-    key: K,
-    bytes: u64,
-    /// When it was last used.
-    used: u32,
-    note: Note,
-    /// The last pass over the directory that saw it.
-    seen: u8,
-    /// Cleared when it is gone; the slot is free once its queue lets go of it.
-    is_live: bool,
 }
 
 /// First in, first out; what is gone is left out when its turn comes.
@@ -111,10 +97,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
     /// Knows of nothing.
     pub(super) fn new() -> Self {
         Self {
-            hasher: RandomState::new(),
-            table: HashTable::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(),
             probation: Queue::default(),
             main: Queue::default(),
             ghosts: Ghosts::default(),
@@ -129,28 +112,26 @@ impl<K: Clone + Eq + Hash> Policy<K> {
 
     /// How many blobs there are.
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.slots.len()
     }
 
     /// When the blob that nobody has used for longest was used.
     pub(super) fn oldest(&self) -> Option<u32> {
-        let live = self.slots.iter().filter(|slot| slot.is_live);
-        live.map(|slot| slot.used).min()
+        self.slots.live().map(|slot| slot.used).min()
     }
 
     /// A blob was stored. It was used just now.
     pub(super) fn insert(&mut self, key: K, bytes: u64, now: u32) -> Note {
-        let is_back = self.ghosts.take(self.hasher.hash_one(&key));
+        let is_back = self.ghosts.take(self.slots.hash(&key));
         let is_main = is_back || bytes <= SMALL_BYTES;
         self.restore(key, bytes, now, Some(Note { is_main, uses: 0 }))
     }
 
     /// A blob was found in the directory, last used at `used`; `note` is what was remembered of it.
     pub(super) fn restore(&mut self, key: K, bytes: u64, used: u32, note: Option<Note>) -> Note {
-        if let Some(at) = self.find(&key) {
-            let pass = self.pass;
+        if let Some(at) = self.slots.find(&key) {
             let slot = &mut self.slots[at];
-            slot.seen = pass;
+            slot.seen = self.pass;
             // Another process may have used it.
             slot.used = slot.used.max(used);
             let (before, note) = (slot.bytes, slot.note);
@@ -163,7 +144,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
             is_main: bytes <= SMALL_BYTES,
             uses: 0,
         });
-        let at = self.place(Slot {
+        let at = self.slots.place(Slot {
             key,
             bytes,
             used,
@@ -179,7 +160,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
 
     /// A blob is used now. Gives what to remember of it, where it is known and this is another use than the last.
     pub(super) fn used(&mut self, key: &K, now: u32) -> Option<Note> {
-        let at = self.find(key)?;
+        let at = self.slots.find(key)?;
         let slot = &mut self.slots[at];
         if slot.used.abs_diff(now) < TOGETHER_SECONDS {
             return None;
@@ -191,12 +172,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
 
     /// A blob is gone. Gives its bytes.
     pub(super) fn remove(&mut self, key: &K) -> Option<u64> {
-        let hash = self.hasher.hash_one(key);
-        let slots = &self.slots;
-        let is_it = |at: &u32| slots[*at as usize].key == *key;
-        let (at, _) = self.table.find_entry(hash, is_it).ok()?.remove();
-        let slot = &mut self.slots[at as usize];
-        slot.is_live = false;
+        let slot = self.slots.forget(key)?;
         let (bytes, is_main) = (slot.bytes, slot.note.is_main);
         self.queue(is_main).bytes -= bytes;
         Some(bytes)
@@ -228,9 +204,9 @@ impl<K: Clone + Eq + Hash> Policy<K> {
                 *left = 0;
                 continue;
             };
-            let slot = &mut self.slots[at as usize];
+            let slot = &mut self.slots[at];
             if !slot.is_live {
-                self.free.push(at);
+                self.slots.free(at);
             } else if spared.contains(&slot.used) || stays(&slot.key) {
                 self.queue(is_main).slots.push_back(at);
             } else if slot.note.uses == 0 {
@@ -260,8 +236,8 @@ impl<K: Clone + Eq + Hash> Policy<K> {
     /// A pass over the directory is over: what it did not see is gone, but for what was stored since, or just before.
     /// Gives how many that were.
     pub(super) fn end_pass(&mut self, since: u32) -> usize {
-        let slots = self.slots.iter();
-        let gone = slots.filter(|slot| slot.is_live && slot.seen != self.pass && slot.used < since);
+        let live = self.slots.live();
+        let gone = live.filter(|slot| slot.seen != self.pass && slot.used < since);
         let gone: Vec<K> = gone.map(|slot| slot.key.clone()).collect();
         for key in &gone {
             self.remove(key);
@@ -269,9 +245,9 @@ impl<K: Clone + Eq + Hash> Policy<K> {
         // Otherwise what strangers remove would stay in line until its turn comes, which may be never.
         for queue in [&mut self.probation, &mut self.main] {
             queue.slots.retain(|at| {
-                let is_live = self.slots[*at as usize].is_live;
+                let is_live = self.slots[*at].is_live;
                 if !is_live {
-                    self.free.push(*at);
+                    self.slots.free(*at);
                 }
                 is_live
             });
@@ -284,7 +260,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
         let slots = &self.slots;
         for queue in [&mut self.probation, &mut self.main] {
             let queue = queue.slots.make_contiguous();
-            queue.sort_unstable_by_key(|at| slots[*at as usize].used);
+            queue.sort_unstable_by_key(|at| slots[*at].used);
         }
     }
 
@@ -296,35 +272,9 @@ impl<K: Clone + Eq + Hash> Policy<K> {
         }
     }
 
-    fn find(&self, key: &K) -> Option<usize> {
-        let is_it = |at: &u32| self.slots[*at as usize].key == *key;
-        let found = self.table.find(self.hasher.hash_one(key), is_it);
-        found.map(|at| *at as usize)
-    }
-
-    /// Puts a slot into the table. There are at most some thousand million of them.
-    fn place(&mut self, slot: Slot<K>) -> u32 {
-        let hash = self.hasher.hash_one(&slot.key);
-        let at = if let Some(at) = self.free.pop() {
-            self.slots[at as usize] = slot;
-            at
-        } else {
-            if self.slots.len() == self.slots.capacity() {
-                // Not twice as much, as is usual: with a million blobs, half of it would be nothing.
-                self.slots.reserve_exact(self.slots.len() / 8 + 64);
-            }
-            self.slots.push(slot);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        let rehash = |at: &u32| hasher.hash_one(&slots[*at as usize].key);
-        self.table.insert_unique(hash, at, rehash);
-        at
-    }
-
     /// Takes out a slot that its queue has let go of already.
     fn take(&mut self, at: u32) -> Victim<K> {
-        let slot = &self.slots[at as usize];
+        let slot = &self.slots[at];
         let victim = Victim {
             key: slot.key.clone(),
             bytes: slot.bytes,
@@ -332,50 +282,13 @@ impl<K: Clone + Eq + Hash> Policy<K> {
         };
         let is_main = slot.note.is_main;
         self.remove(&victim.key);
-        self.free.push(at);
+        self.slots.free(at);
         if !is_main {
-            let ghosts_max = self.table.len().max(GHOSTS_MIN);
-            let hash = self.hasher.hash_one(&victim.key);
-            self.ghosts.remember(hash, ghosts_max);
+            let hash = self.slots.hash(&victim.key);
+            self.ghosts.remember(hash, self.slots.len());
         }
         victim
     }
-}
-
-/// Some are remembered however few blobs there are.
-const GHOSTS_MIN: usize = 1024;
-
-/// Fingerprints of what went while it was on probation: as many as there are blobs. One in four thousand million is
-/// taken for another, which does no harm.
-#[derive(Debug, Default)]
-struct Ghosts {
-    order: VecDeque<u32>,
-    known: HashSet<u32>,
-}
-
-impl Ghosts {
-    fn remember(&mut self, hash: u64, ghosts_max: usize) {
-        if self.known.insert(fingerprint(hash)) {
-            self.order.push_back(fingerprint(hash));
-        }
-        while self.order.len() > ghosts_max {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
-        }
-    }
-
-    /// Whether it is remembered; it is then forgotten.
-    fn take(&mut self, hash: u64) -> bool {
-        // Its place in the order stays, and is passed over in its time.
-        self.known.remove(&fingerprint(hash))
-    }
-}
-
-/// The lower half of a hash.
-#[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
-fn fingerprint(hash: u64) -> u32 {
-    hash as u32
 }
 
 #[cfg(test)]
@@ -519,14 +432,11 @@ mod tests {
                     policy.evict(&(now.saturating_sub(100)..now + 1), |_| false);
                 }
             }
-            let live = || policy.slots.iter().filter(|slot| slot.is_live);
+            let live = || policy.slots.live();
             assert_eq!(policy.bytes(), live().map(|slot| slot.bytes).sum::<u64>());
             assert_eq!(policy.len(), live().count());
         }
-        assert!(
-            policy.slots.len() < 1500,
-            "slots are used again: {}",
-            policy.slots.len()
-        );
+        let n_slots = policy.slots.made();
+        assert!(n_slots < 1500, "slots are used again: {n_slots}");
     }
 }
