@@ -69,6 +69,17 @@ pub(super) struct Victim<K> {
     pub(super) used: u32,
 }
 
+impl Queue {
+    /// One more at the end.
+    fn push(&mut self, at: u32) {
+        if self.slots.len() == self.slots.capacity() {
+            // Not twice as much, as is usual: with a million blobs, half of it would be nothing.
+            self.slots.reserve_exact(self.slots.len() / 8 + 64);
+        }
+        self.slots.push_back(at);
+    }
+}
+
 impl Note {
     /// As a number from 1 on; 0 is no note.
     pub(super) fn to_number(self) -> u32 {
@@ -153,7 +164,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
             is_live: true,
         });
         let queue = self.queue(note.is_main);
-        queue.slots.push_back(at);
+        queue.push(at);
         queue.bytes += bytes;
         note
     }
@@ -208,12 +219,12 @@ impl<K: Clone + Eq + Hash> Policy<K> {
             if !slot.is_live {
                 self.slots.free(at);
             } else if spared.contains(&slot.used) || stays(&slot.key) {
-                self.queue(is_main).slots.push_back(at);
+                self.queue(is_main).push(at);
             } else if slot.note.uses == 0 {
                 return Some(self.take(at));
             } else if is_main {
                 slot.note.uses -= 1;
-                self.main.slots.push_back(at);
+                self.main.push(at);
             } else {
                 slot.note = Note {
                     is_main: true,
@@ -222,7 +233,7 @@ impl<K: Clone + Eq + Hash> Policy<K> {
                 let bytes = slot.bytes;
                 self.probation.bytes -= bytes;
                 self.main.bytes += bytes;
-                self.main.slots.push_back(at);
+                self.main.push(at);
                 looks[1] += 1;
             }
         }
@@ -410,6 +421,25 @@ mod tests {
         policy.restore(7, MIB, 0, Note::from_number(6));
         policy.sort();
         assert_eq!(drain(&mut policy, 100), [1, 3, 5, 9, 7]);
+    }
+
+    #[test]
+    fn a_blob_takes_no_more_than_75_bytes_however_many_there_are() {
+        // As large as what the evictor has for a key.
+        type Key = (u64, [u64; 4]);
+        let mut policy = Policy::new();
+        let mut most = 0;
+        for n in 0..1_200_000 {
+            let key: Key = (n, [n; 4]);
+            policy.restore(key, MIB, 0, None);
+            if n >= 100_000 && n.is_multiple_of(1000) {
+                let queues = [&policy.main, &policy.probation].map(|queue| queue.slots.capacity());
+                let queues = queues.iter().sum::<usize>() * size_of::<u32>();
+                let bytes = policy.slots.bytes_in_memory() + queues;
+                most = most.max(bytes.div_ceil(policy.len()));
+            }
+        }
+        assert!(most <= 75, "{most}");
     }
 
     #[test]

@@ -13,8 +13,19 @@ pub(super) struct Slots<K> {
     hasher: RandomState,
     /// From a key to its slot.
     table: HashTable<u32>,
-    slots: Vec<Slot<K>>,
+    /// Pieces of [`PIECE`] slots each; the last may have fewer. They never move: one array of a million would be copied
+    /// whenever it grows, and what it leaves behind stays with the allocator.
+    pieces: Vec<Vec<Slot<K>>>,
     free: Vec<u32>,
+}
+
+/// How many slots are made at once: some 60 KiB.
+const PIECE: usize = 1024;
+
+/// In which piece a slot is, and where in it.
+fn split(at: u32) -> (usize, usize) {
+    let at = at as usize;
+    (at / PIECE, at % PIECE)
 }
 
 /// One blob.
@@ -37,7 +48,7 @@ impl<K: Eq + Hash> Slots<K> {
         Self {
             hasher: RandomState::new(),
             table: HashTable::new(),
-            slots: Vec::new(),
+            pieces: Vec::new(),
             free: Vec::new(),
         }
     }
@@ -49,13 +60,22 @@ impl<K: Eq + Hash> Slots<K> {
 
     /// All blobs there are.
     pub(super) fn live(&self) -> impl Iterator<Item = &Slot<K>> {
-        self.slots.iter().filter(|slot| slot.is_live)
+        self.pieces.iter().flatten().filter(|slot| slot.is_live)
     }
 
     /// How many slots there are, free ones and all.
     #[cfg(test)]
     pub(super) fn made(&self) -> usize {
-        self.slots.len()
+        self.pieces.iter().map(Vec::len).sum()
+    }
+
+    /// How many bytes all of it takes.
+    #[cfg(test)]
+    pub(super) fn bytes_in_memory(&self) -> usize {
+        let slots: usize = self.pieces.iter().map(Vec::capacity).sum();
+        let pieces = self.pieces.capacity() * size_of::<Vec<Slot<K>>>();
+        let free = self.free.capacity() * size_of::<u32>();
+        slots * size_of::<Slot<K>>() + pieces + free + self.table.allocation_size()
     }
 
     pub(super) fn hash(&self, key: &K) -> u64 {
@@ -74,24 +94,42 @@ impl<K: Eq + Hash> Slots<K> {
             self[at] = slot;
             at
         } else {
-            if self.slots.len() == self.slots.capacity() {
-                // Not twice as much, as is usual: with a million blobs, half of it would be nothing.
-                self.slots.reserve_exact(self.slots.len() / 8 + 64);
-            }
-            self.slots.push(slot);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            self.push(slot)
         };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        let rehash = |at: &u32| hasher.hash_one(&slots[*at as usize].key);
+        let (pieces, hasher) = (&self.pieces, &self.hasher);
+        let rehash = |at: &u32| {
+            let (piece, at) = split(*at);
+            hasher.hash_one(&pieces[piece][at].key)
+        };
         self.table.insert_unique(hash, at, rehash);
         at
+    }
+
+    fn push(&mut self, slot: Slot<K>) -> u32 {
+        let n_full = self.pieces.len().saturating_sub(1);
+        let at = match self.pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE => {
+                piece.push(slot);
+                n_full * PIECE + piece.len() - 1
+            }
+            Some(_) | None => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(slot);
+                self.pieces.push(piece);
+                (self.pieces.len() - 1) * PIECE
+            }
+        };
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
 
     /// Takes a blob out of the table. Its slot stays as it is until it is free.
     pub(super) fn forget(&mut self, key: &K) -> Option<&Slot<K>> {
         let hash = self.hash(key);
-        let slots = &self.slots;
-        let is_it = |at: &u32| slots[*at as usize].key == *key;
+        let pieces = &self.pieces;
+        let is_it = |at: &u32| {
+            let (piece, at) = split(*at);
+            pieces[piece][at].key == *key
+        };
         let (at, _) = self.table.find_entry(hash, is_it).ok()?.remove();
         let slot = &mut self[at];
         slot.is_live = false;
@@ -108,12 +146,14 @@ impl<K> Index<u32> for Slots<K> {
     type Output = Slot<K>;
 
     fn index(&self, at: u32) -> &Slot<K> {
-        &self.slots[at as usize]
+        let (piece, at) = split(at);
+        &self.pieces[piece][at]
     }
 }
 
 impl<K> IndexMut<u32> for Slots<K> {
     fn index_mut(&mut self, at: u32) -> &mut Slot<K> {
-        &mut self.slots[at as usize]
+        let (piece, at) = split(at);
+        &mut self.pieces[piece][at]
     }
 }
