@@ -125,6 +125,7 @@ fn delete_some(directory: &Path, n: &Cell<usize>) {
     }
 }
 
+/// F31.
 #[tokio::test]
 async fn twenty_clients_pull_a_set_five_times_the_budget() {
     const BUDGET: usize = 5 * MIB;
@@ -176,6 +177,7 @@ async fn twenty_clients_pull_a_set_five_times_the_budget() {
     assert!(metric(&world.mirror, "entrepot_cache_bytes ").await <= BUDGET as u64);
 }
 
+/// F33.
 #[tokio::test]
 async fn what_was_stored_lately_stays_and_what_is_not_kept_is_served() {
     let world = world(MIB).await;
@@ -196,6 +198,7 @@ async fn what_was_stored_lately_stays_and_what_is_not_kept_is_served() {
     assert!(!world.mirror.has(&first) && world.mirror.has(&second));
 }
 
+/// F33.
 #[tokio::test]
 async fn clients_of_a_blob_that_is_not_kept_share_its_fill() {
     let world = world(MIB).await;
@@ -220,6 +223,7 @@ async fn clients_of_a_blob_that_is_not_kept_share_its_fill() {
     assert!(world.mirror.has(&kept) && !world.mirror.has(&digest));
 }
 
+/// F33.
 #[tokio::test]
 async fn a_blob_larger_than_the_budget_passes_through() {
     let world = world(MIB).await;
@@ -249,6 +253,7 @@ async fn a_blob_larger_than_the_budget_passes_through() {
     );
 }
 
+/// F31.
 #[tokio::test]
 async fn a_reader_of_an_evicted_blob_reads_it_to_its_end() {
     let world = world(10 * MIB).await;
@@ -369,6 +374,7 @@ async fn what_a_stranger_deletes_makes_room() {
     );
 }
 
+/// F34.
 #[tokio::test]
 async fn a_clock_that_jumps_keeps_nothing_for_ever() {
     const YEAR: i64 = 365 * 24 * 3600;

@@ -1,4 +1,4 @@
-//! What strangers do to stored files costs misses: never wrong bytes, never a hang.
+//! F30: what strangers do to stored files costs misses: never wrong bytes, never a hang.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};

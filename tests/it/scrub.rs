@@ -1,4 +1,4 @@
-//! What the disk has changed by itself is found by reading it once more, taken away, and fetched again.
+//! F30: what the disk has changed by itself is found by reading it once more, taken away, and fetched again.
 
 use std::fs::{self, FileTimes, OpenOptions};
 use std::os::unix::fs::FileExt as _;

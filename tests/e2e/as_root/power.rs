@@ -1,4 +1,4 @@
-//! Power that fails: what had not reached the disk is gone. The disk is a file here, and what is in that file at some
+//! F26: power that fails. What had not reached the disk is gone. The disk is a file here, and what is in that file at some
 //! moment is what a machine finds on it that had no time to write the rest.
 
 use std::fs;
