@@ -161,17 +161,18 @@ impl BlobReader {
                 Ok(readable) => self.up_to(readable, &opened.file),
                 Err(FillError::Storage(_)) => {
                     let (origin, file) = (origin.clone(), Arc::clone(&opened.file));
-                    Chunk::Bytes(self.pass_through(origin, Some(file)).await?)
+                    let through = self.pass_through(origin, Some(file));
+                    Chunk::Bytes(Box::pin(through).await?)
                 }
                 Err(FillError::BegunAnew) if self.at == self.start => {
-                    self.open_again().await?;
+                    Box::pin(self.open_again()).await?;
                     return Box::pin(self.chunk()).await;
                 }
                 Err(error) => return Err(Unfinished::from(error).into()),
             },
             Content::Through { origin, .. } => {
                 let origin = origin.clone();
-                Chunk::Bytes(self.pass_through(origin, None).await?)
+                Chunk::Bytes(Box::pin(self.pass_through(origin, None)).await?)
             }
         };
         self.at += chunk.length();

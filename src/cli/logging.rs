@@ -3,18 +3,22 @@
 //! Much of what is logged comes from clients and registries. Whatever it is, it stays within its line and does nothing
 //! to a terminal: the last step before standard error escapes every control character, however it got there.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Debug, Write as _};
 use std::io::{self, Write};
 
+use tracing::Event;
+use tracing::field::{Field, Visit};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, layer};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
 
 /// Logs for people: one line an event, no colours.
 pub fn start_text(filter: Targets) {
-    let lines = fmt::layer()
-        .with_ansi(false)
+    let lines = layer()
+        .event_format(Line)
         .with_writer(|| Escaping(io::stderr()))
         .log_internal_errors(false);
     start(lines.with_filter(without_echo(filter)));
@@ -22,7 +26,7 @@ pub fn start_text(filter: Targets) {
 
 /// Logs for machines: one JSON object an event, its fields beside `timestamp`, `level`, `target` and `message`.
 pub fn start_json(filter: Targets) {
-    let lines = fmt::layer()
+    let lines = layer()
         .json()
         .flatten_event(true)
         .with_writer(|| Escaping(io::stderr()))
@@ -39,6 +43,55 @@ fn without_echo(filter: Targets) -> Targets {
 fn start(lines: impl Layer<Registry> + Send + Sync) {
     // It fails only where this process logs already; then that is how it logs.
     let _ = tracing_subscriber::registry().with(lines).try_init();
+}
+
+/// An event as a line for people, as `tracing_subscriber` has it without colours and spans, neither of which there are
+/// here. It takes half the time, and every request is a line.
+struct Line;
+
+impl FormatEvent<Registry, DefaultFields> for Line {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, Registry, DefaultFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        SystemTime.format_time(&mut writer)?;
+        let metadata = event.metadata();
+        write!(writer, " {:>5} {}:", metadata.level(), metadata.target())?;
+        let mut fields = Fields {
+            writer,
+            written: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.written?;
+        fields.writer.write_char('\n')
+    }
+}
+
+/// Writes fields one after the other, the message without its name.
+struct Fields<'a> {
+    writer: Writer<'a>,
+    written: fmt::Result,
+}
+
+impl Fields<'_> {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.written = self.written.and_then(|()| {
+            self.writer.write_char(' ')?;
+            if field.name() != "message" {
+                self.writer.write_str(field.name())?;
+                self.writer.write_char('=')?;
+            }
+            self.writer.write_fmt(value)
+        });
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.write(field, format_args!("{value:?}"));
+    }
 }
 
 /// Writes lines with their control characters escaped, but for the line feed at the end.

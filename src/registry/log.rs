@@ -1,9 +1,11 @@
 //! One line in the log and one count in the metrics for every request, written when its body has ended: only then is
 //! it known how much was sent.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use hyper::{Request, Response};
+use hyper::header::{HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, Uri};
 use tokio::time::Instant;
 
 use super::error::Error;
@@ -27,10 +29,9 @@ pub(super) struct Entry {
     metrics: Metrics,
     started: Instant,
     caller: Caller,
-    method: String,
-    /// The path alone: queries may hold secrets, and the one key that matters is logged as the namespace.
-    path: String,
-    user_agent: String,
+    method: Method,
+    target: Uri,
+    user_agent: Option<HeaderValue>,
     kind: &'static str,
     upstream: String,
     namespace: String,
@@ -45,15 +46,13 @@ pub(super) struct Entry {
 impl Entry {
     /// The request came in.
     pub(super) fn new(request: &Request<()>, caller: Caller, metrics: Metrics) -> Self {
-        let user_agent = request.headers().get(hyper::header::USER_AGENT);
-        let user_agent = user_agent.map_or(&b""[..], |value| value.as_bytes());
         Self {
             metrics,
             started: Instant::now(),
             caller,
-            method: cut(request.method().as_str()),
-            path: cut(request.uri().path()),
-            user_agent: cut(&String::from_utf8_lossy(user_agent)),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
             kind: "other",
             upstream: "none".to_owned(),
             namespace: String::new(),
@@ -89,6 +88,11 @@ impl Entry {
         response::failure(error, namespace)
     }
 
+    fn user_agent(&self) -> Cow<'_, str> {
+        let value = self.user_agent.as_ref().map(HeaderValue::as_bytes);
+        String::from_utf8_lossy(value.unwrap_or_default())
+    }
+
     /// Waits for the end of the body. A client that leaves before that takes the request's future or the body along, and
     /// this with it, which writes.
     pub(super) fn attach(mut self, response: Response<Body>) -> Response<Body> {
@@ -118,9 +122,6 @@ impl Drop for Entry {
                 .served_bytes(&self.upstream, outcome.source(), self.sent);
         }
         let Self {
-            method,
-            path,
-            user_agent,
             namespace,
             kind,
             caller,
@@ -131,10 +132,12 @@ impl Drop for Entry {
         } = &*self;
         let error = self.error.as_deref().unwrap_or_default();
         let certificate = caller.client.as_deref();
-        // Text of clients is logged in quotes with control characters escaped.
+        // Text of clients is logged in quotes with control characters escaped. Of the target the path alone: queries may
+        // hold secrets, and the one key that matters is logged as the namespace.
         tracing::info!(
-            client = %caller.peer.ip(), certificate, ?method, ?path, %namespace, kind, status, outcome = result,
-            bytes = sent, end = end.as_str(), ms = milliseconds(took), ?user_agent, ?error, "request"
+            client = %caller.peer.ip(), certificate, method = ?cut(self.method.as_str()), path = ?cut(self.target.path()),
+            %namespace, kind, status, outcome = result, bytes = sent, end = end.as_str(), ms = milliseconds(took),
+            user_agent = ?cut(&self.user_agent()), ?error, "request"
         );
     }
 }
@@ -143,8 +146,12 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(CLIENT_TEXT_MAX).collect()
+fn cut(text: &str) -> &str {
+    if text.len() <= CLIENT_TEXT_MAX {
+        return text;
+    }
+    let end = text.char_indices().nth(CLIENT_TEXT_MAX);
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 /// An error and its causes, on one line.

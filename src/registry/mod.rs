@@ -45,6 +45,7 @@ pub mod trial;
 
 use std::sync::Arc;
 
+use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::access::{self, Asked, Claims, PasswordFile, Refusal, Requirement, Rules};
@@ -59,11 +60,12 @@ use crate::upstream::{self, AccessMode, Kept, Repository, Upstreams, Via};
 pub struct Registry {
     upstreams: Upstreams,
     ways: Ways,
-    cache: Cache,
+    /// Shared with the bodies that are read from it.
+    cache: Arc<Cache>,
     clients: Clients,
     rules: Rules,
     /// What each client has under way, by the targets of its requests.
-    under_way: Shares<String>,
+    under_way: Shares<Option<PathAndQuery>>,
     metrics: Metrics,
 }
 
@@ -114,7 +116,7 @@ impl Registry {
         Self {
             upstreams,
             ways,
-            cache,
+            cache: Arc::new(cache),
             clients: Clients::new(authentication.passwords),
             rules: authentication.rules,
             under_way: Shares::new(requests_max),
@@ -159,9 +161,9 @@ impl Registry {
             },
             Route::Content(target, item) => {
                 entry.asked(item.kind(), &target, self.upstreams.directory());
-                let what = parts.uri.path_and_query().map(ToString::to_string);
+                let what = parts.uri.path_and_query().cloned();
                 let client = ask.caller.peer.ip();
-                let Some(share) = self.under_way.take(client, what.unwrap_or_default()) else {
+                let Some(share) = self.under_way.take(client, what) else {
                     self.metrics.client_refusal();
                     return entry.failed(&Error::TooMuch, Some(echo(&target)));
                 };
@@ -182,10 +184,12 @@ impl Registry {
         let response = match item {
             Item::Manifest(reference) => self.manifest(ask, target, reference.clone(), entry).await,
             Item::Blob(digest) => self.blob(ask, target, *digest, entry).await,
-            Item::Tags(written, page) => self.tags(ask, target, written, page, entry).await,
+            Item::Tags(written, page) => {
+                Box::pin(self.tags(ask, target, written, page, entry)).await
+            }
             Item::Referrers(written, subject, filter) => {
                 let asked = (*subject, filter);
-                return self.referrers(ask, target, written, asked, entry).await;
+                return Box::pin(self.referrers(ask, target, written, asked, entry)).await;
             }
         };
         response.map(Found::It)
@@ -244,11 +248,9 @@ impl Registry {
                 .digest(&etag)
         };
         if ask.head || precondition == Precondition::NotModified {
-            let (outcome, size) = self
-                .cache
-                .blob_size(&source, digest)
-                .await
-                .map_err(failed)?;
+            // Boxed, as everything is that few requests take: its state would be part of every request's.
+            let sized = Box::pin(self.cache.blob_size(&source, digest)).await;
+            let (outcome, size) = sized.map_err(failed)?;
             entry.came(outcome);
             return Ok(match precondition {
                 Precondition::NotModified => describe(outcome, StatusCode::NOT_MODIFIED).head(None),
@@ -266,7 +268,7 @@ impl Registry {
         let Some(file) = file else {
             return Ok(response);
         };
-        let cache = self.cache.clone();
+        let cache = Arc::clone(&self.cache);
         Ok(response.map(|body| {
             body.on_end(move |_, end| {
                 if end == End::Unreadable {

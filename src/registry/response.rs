@@ -15,6 +15,9 @@ use crate::cache::{BlobReader, Outcome, WhyStale};
 use crate::http::{Body, Rejection};
 use crate::oci::{ErrorBody, Namespace};
 
+/// The value of `Cache-Status` that nearly all answers have.
+const HIT: HeaderValue = HeaderValue::from_static("entrepot; hit");
+
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -50,7 +53,11 @@ impl Builder {
     }
 
     /// How the answer came about.
-    pub(super) fn outcome(self, outcome: Outcome) -> Self {
+    pub(super) fn outcome(mut self, outcome: Outcome) -> Self {
+        if outcome == Outcome::Hit {
+            self.headers.insert(CACHE_STATUS, HIT);
+            return self;
+        }
         let mut this = self.text(CACHE_STATUS, &outcome.to_string());
         if let Outcome::Stale { by, why } = outcome {
             // RFC 7234 section 5.5 is history, but distribution-spec "Warnings" brought the header back, with code
@@ -77,7 +84,7 @@ impl Builder {
     /// The digest of the whole content, which is its entity tag, too.
     pub(super) fn digest(self, digest: &str) -> Self {
         self.text(CONTENT_DIGEST, digest)
-            .text(ETAG, &format!("\"{digest}\""))
+            .text(ETAG, &["\"", digest, "\""].concat())
     }
 
     /// The type of the content.

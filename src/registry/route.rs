@@ -230,6 +230,9 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, RouteError> {
     if segment.is_empty() {
         return Err(NameError::Grammar.into());
     }
+    if !segment.contains(['%', '\0']) {
+        return Ok(segment.into());
+    }
     let decoded = percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| RouteError::Escape)?;

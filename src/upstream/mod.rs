@@ -282,7 +282,6 @@ impl Upstreams {
             )),
         };
         let credential = inner.credential(namespace, name);
-        let chain = via.through(&inner.own_via);
         Repository {
             inner: Arc::clone(inner),
             upstream,
@@ -294,8 +293,7 @@ impl Upstreams {
             credential,
             caller: None,
             reserve: None,
-            // What was parsed is visible text, so this is only ever an error in theory.
-            via: (!self.is_circle(via)).then(|| chain.parse().ok()).flatten(),
+            via: (!self.is_circle(via)).then(|| via.clone()),
             _kept: None,
         }
     }
@@ -315,8 +313,8 @@ pub struct Repository {
     caller: Option<CallerToken>,
     /// A token to use once anybody is refused.
     reserve: Option<CallerToken>,
-    /// The `Via` header to send; `None` where the request went in a circle.
-    via: Option<HeaderValue>,
+    /// What the request went through before; `None` where it went in a circle.
+    via: Option<Via>,
     /// What the caller wants kept.
     _kept: Option<Kept>,
 }
@@ -457,6 +455,7 @@ impl Repository {
     /// One session per endpoint: the `first`, and then the others in the order of the configuration.
     fn sessions(&self, first: usize) -> Result<impl Iterator<Item = Session<'_>>, Error> {
         let via = self.via.as_ref().ok_or(Error::Loop)?;
+        let via = via.through(&self.inner.own_via).ok_or(Error::Loop)?;
         let upstream = &*self.upstream;
         if upstream.endpoints.is_empty() {
             let reason = format!("{} cannot stand in a URL", upstream.namespace);
@@ -489,7 +488,7 @@ impl Repository {
                     directory: &self.inner.directory,
                     repository: &self.name,
                 }),
-                via,
+                via: via.clone(),
             }
         }))
     }

@@ -116,7 +116,7 @@ pub(super) struct Session<'a> {
     /// Where it comes from, where this endpoint may see it.
     pub(super) lender: Option<Lender<'a>>,
     /// The `Via` header.
-    pub(super) via: &'a HeaderValue,
+    pub(super) via: HeaderValue,
 }
 
 impl Session<'_> {

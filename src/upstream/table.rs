@@ -1,6 +1,9 @@
 //! What is known of the public registries before anybody asks them: aliases, endpoints, who issues their tokens, and
 //! where they differ from the specification. Data only.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// One registry, or a family of registries that share a form of name.
 #[derive(Debug)]
 #[expect(
@@ -83,15 +86,17 @@ impl Row {
 
     /// The row of the registry called `name`, by a canonical name or an alias.
     pub(super) fn find(name: &str) -> Option<&'static Self> {
-        TABLE.iter().find(|row| {
-            row.aliases.contains(&name) || row.names.iter().any(|pattern| fits(pattern, name))
-        })
+        match INDEX.written_out.get(name) {
+            Some(entry) => Some(entry.row),
+            None => INDEX.pattern(name),
+        }
     }
 
     /// The canonical name of the registry that `alias` is another name of.
     pub(super) fn canonical_of(alias: &str) -> Option<&'static str> {
-        let row = TABLE.iter().find(|row| row.aliases.contains(&alias))?;
-        row.names.first().copied()
+        let entry = INDEX.written_out.get(alias)?;
+        let first = entry.row.names.first().copied();
+        first.filter(|_| entry.is_alias)
     }
 
     /// Every name that is written out, in the order of the table.
@@ -102,7 +107,57 @@ impl Row {
 
     /// Whether `name` stands in the table letter by letter, so that it may be a metric label.
     pub(super) fn names_exactly(name: &str) -> bool {
-        TABLE.iter().any(|row| row.names.contains(&name))
+        let entry = INDEX.written_out.get(name);
+        entry.is_some_and(|entry| !entry.is_alias)
+    }
+}
+
+/// The table by name: every request looks into it, several times.
+struct Index {
+    /// Names and aliases without a `*`.
+    written_out: HashMap<&'static str, Entry>,
+    /// The others, each with what stands behind its last `*`.
+    patterns: Vec<(&'static str, &'static str, &'static Row)>,
+}
+
+/// What a name stands for.
+struct Entry {
+    row: &'static Row,
+    is_alias: bool,
+}
+
+static INDEX: LazyLock<Index> = LazyLock::new(Index::of_the_table);
+
+impl Index {
+    fn of_the_table() -> Self {
+        let mut written_out = HashMap::new();
+        let mut patterns = Vec::new();
+        for row in TABLE {
+            for &name in row.names {
+                match name.rsplit_once('*') {
+                    Some((_, end)) => patterns.push((name, end, row)),
+                    None => {
+                        let is_alias = false;
+                        written_out.insert(name, Entry { row, is_alias });
+                    }
+                }
+            }
+            for &name in row.aliases {
+                let is_alias = true;
+                written_out.insert(name, Entry { row, is_alias });
+            }
+        }
+        Self {
+            written_out,
+            patterns,
+        }
+    }
+
+    /// The row of the first pattern that `name` fits. What it ends with tells nearly always that it fits none.
+    fn pattern(&self, name: &str) -> Option<&'static Row> {
+        let mut patterns = self.patterns.iter();
+        let found = patterns.find(|(pattern, end, _)| name.ends_with(end) && fits(pattern, name));
+        found.map(|(_, _, row)| *row)
     }
 }
 
@@ -226,6 +281,15 @@ mod tests {
         }
         assert_eq!(Row::canonical_of("docker.io"), None);
         assert_eq!(Row::canonical_of("k8s.gcr.io"), None);
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_registry() {
+        let names = TABLE
+            .iter()
+            .flat_map(|row| row.names.iter().chain(row.aliases));
+        let written_out = names.filter(|name| !name.contains('*')).count();
+        assert_eq!(written_out, INDEX.written_out.len());
     }
 
     #[test]

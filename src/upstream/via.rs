@@ -32,12 +32,14 @@ impl Via {
             .is_some_and(|chain| chain.len() > CHAIN_BYTES_MAX || chain.split(',').any(received_by))
     }
 
-    /// The value to send on: the chain with `pseudonym` at its end.
-    pub(super) fn through(&self, pseudonym: &str) -> String {
-        match &self.0 {
+    /// The value to send on: the chain with `pseudonym` at its end. What was parsed is visible text, so there always is
+    /// one.
+    pub(super) fn through(&self, pseudonym: &str) -> Option<HeaderValue> {
+        let value = match &self.0 {
             Some(chain) => format!("{chain}, 1.1 {pseudonym}"),
             None => format!("1.1 {pseudonym}"),
-        }
+        };
+        HeaderValue::try_from(value).ok()
     }
 }
 
@@ -55,10 +57,14 @@ mod tests {
 
     #[test]
     fn the_chain_grows_by_one() {
-        assert_eq!(via(&[]).through("entrepot-1"), "1.1 entrepot-1");
-        assert_eq!(
-            via(&["1.0 fred, 1.1 p.example.net", "2 x (comment)"]).through("entrepot-1"),
-            "1.0 fred, 1.1 p.example.net, 2 x (comment), 1.1 entrepot-1"
+        let check = |lines, expected: &str| {
+            let value = via(lines).through("entrepot-1").expect("visible text");
+            assert_eq!(value, expected);
+        };
+        check(&[], "1.1 entrepot-1");
+        check(
+            &["1.0 fred, 1.1 p.example.net", "2 x (comment)"],
+            "1.0 fred, 1.1 p.example.net, 2 x (comment), 1.1 entrepot-1",
         );
     }
 
