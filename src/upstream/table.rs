@@ -134,12 +134,11 @@ impl Index {
         let mut patterns = Vec::new();
         for row in TABLE {
             for &name in row.names {
-                match name.rsplit_once('*') {
-                    Some((_, end)) => patterns.push((name, end, row)),
-                    None => {
-                        let is_alias = false;
-                        written_out.insert(name, Entry { row, is_alias });
-                    }
+                if let Some((_, end)) = name.rsplit_once('*') {
+                    patterns.push((name, end, row));
+                } else {
+                    let is_alias = false;
+                    written_out.insert(name, Entry { row, is_alias });
                 }
             }
             for &name in row.aliases {
