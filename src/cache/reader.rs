@@ -236,11 +236,13 @@ impl BlobReader {
         Ok(chunk)
     }
 
-    /// The connection that told the size, where it can be read on: it begins at the first byte.
+    /// The connection that told the size, where it can be read on: it begins at the first byte. Where it cannot, it is
+    /// closed before another is opened.
     fn opened_stream(&mut self) -> Option<Box<Stream>> {
-        match &mut self.content {
-            Content::Through { stream, .. } if self.at == 0 => stream.take(),
-            Content::Stored(_) | Content::Filling { .. } | Content::Through { .. } => None,
-        }
+        let stream = match &mut self.content {
+            Content::Through { stream, .. } => stream.take(),
+            Content::Stored(_) | Content::Filling { .. } => None,
+        };
+        stream.filter(|_| self.at == 0)
     }
 }

@@ -72,7 +72,7 @@ pub(super) struct Through {
     skip: u64,
     /// What the whole blob hashes to so far; `None` for a reader of a part, and when the digest was right.
     unverified: Option<Hasher>,
-    /// What of the shared tier is among it.
+    /// The shared tier's, while all of it comes from there.
     of_shared: Option<SharedBlob>,
     /// What came and waits for the digest.
     held: VecDeque<Bytes>,
@@ -118,7 +118,12 @@ impl Through {
                 return self.held.pop_front().ok_or_else(ended_early);
             }
             match self.stream.chunk().await {
+                // More than the blob would push its end out of what is withheld.
+                Ok(Some(chunk)) if self.at + chunk.len() as u64 > self.origin.size => {
+                    return Err(Unfinished("the body is longer than the blob".to_owned()).into());
+                }
                 Ok(Some(chunk)) => self.hold(chunk),
+                Ok(None) if self.at < self.origin.size => return Err(ended_early()),
                 Ok(None) => self.verify().await?,
                 // Upstream has the rest.
                 Err(error) if matches!(self.stream, Stream::Shared(_)) => {
@@ -132,6 +137,8 @@ impl Through {
 
     /// Another connection goes on where this one stopped.
     async fn go_on(&mut self) -> Result<(), ReadError> {
+        // Should the whole be wrong, nobody knows whose part it was.
+        self.of_shared = None;
         self.stream = self.origin.ask(self.at).await?;
         self.skip += self.at.saturating_sub(self.stream.offset());
         self.at = self.stream.offset();

@@ -34,6 +34,10 @@ pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// where they are as long as there is room.
 const DOCUMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// For how long a blob is not asked for that is wrong there and could not be removed, and how many of those are remembered.
+const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
+const DISTRUSTED_MAX: u64 = 1024;
+
 /// The shared tier, where there is one. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Tier(Option<Arc<Inner>>);
@@ -47,6 +51,8 @@ struct Inner {
     /// Small questions under way: a thousand nodes that ask for one tag ask the store once.
     records: SingleFlight<RecordName, Option<Bytes>>,
     documents: SingleFlight<Digest, Option<Bytes>>,
+    /// Blobs that are wrong there and that could not be removed.
+    distrusted: moka::sync::Cache<Digest, ()>,
 }
 
 /// Manifests in memory by their digests.
@@ -101,6 +107,10 @@ impl Tier {
             on_their_way,
             records: SingleFlight::default(),
             documents: SingleFlight::default(),
+            distrusted: moka::sync::Cache::builder()
+                .max_capacity(DISTRUSTED_MAX)
+                .time_to_live(DISTRUSTED_FOR)
+                .build(),
         })))
     }
 
@@ -116,6 +126,9 @@ impl Tier {
         let Some(inner) = &self.0 else {
             return Found::Nothing;
         };
+        if inner.distrusted.contains_key(digest) {
+            return Found::Nothing;
+        }
         match inner.shared.find(digest).await {
             Ok(Some((blob, stream))) => Found::Blob(blob, stream),
             Ok(None) => Found::Nothing,
@@ -240,6 +253,9 @@ impl Tier {
         if let Some(inner) = &self.0 {
             let removed = inner.shared.remove_blob(digest, blob.audience()).await;
             let removed = removed.is_ok();
+            if !removed {
+                inner.distrusted.insert(*digest, ());
+            }
             tracing::warn!(%digest, bytes = blob.size(), removed, "the shared tier has wrong bytes");
         }
     }

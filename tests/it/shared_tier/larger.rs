@@ -10,7 +10,7 @@ use crate::harness::bucket::{Bucket, Fault, blob_key};
 use crate::harness::client::{Ending, Request};
 use crate::harness::content::{Image, MIB, bytes, sha256};
 use crate::harness::mirror::{Mirror, Setup};
-use crate::harness::upstream::Upstream;
+use crate::harness::upstream::{Body, Declared, Upstream};
 use crate::harness::world::{REGISTRY, Way};
 
 const NAME: &str = "team/app";
@@ -32,6 +32,20 @@ async fn world() -> (Upstream, Bucket, Mirror, Bytes, String) {
     let setup = Setup::new().upstream(REGISTRY, &upstream).max_size(MIB);
     let mirror = replica(&setup.shared(&bucket)).await;
     (upstream, bucket, mirror, content, digest)
+}
+
+/// The bucket breaks off in the middle of a blob, and then gives nothing of it.
+fn give_half(bucket: &Bucket) {
+    // Asked by a fill, which finds no room, and again by the one who passes it through; whoever resumes gets nothing.
+    let left = AtomicUsize::new(2);
+    bucket.rule(move |method, key| {
+        let is_question = method == "GET" && key.contains("/blobs/");
+        is_question.then(|| {
+            let order = Ordering::SeqCst;
+            let is_one = left.fetch_update(order, order, |left| left.checked_sub(1));
+            is_one.map_or(Fault::Status(500), |_| Fault::Cut)
+        })
+    });
 }
 
 #[tokio::test]
@@ -59,16 +73,7 @@ async fn a_blob_larger_than_the_budget_comes_from_the_bucket() {
 #[tokio::test]
 async fn what_the_bucket_does_not_give_of_it_comes_from_upstream() {
     let (upstream, bucket, mirror, content, digest) = world().await;
-    // Asked by a fill, which finds no room, and again by the one who passes it through; whoever resumes gets nothing.
-    let left = AtomicUsize::new(2);
-    bucket.rule(move |method, key| {
-        let is_question = method == "GET" && key.contains("/blobs/");
-        is_question.then(|| {
-            let order = Ordering::SeqCst;
-            let is_one = left.fetch_update(order, order, |left| left.checked_sub(1));
-            is_one.map_or(Fault::Status(500), |_| Fault::Cut)
-        })
-    });
+    give_half(&bucket);
     let path = blob(&digest);
     assert_eq!(mirror.get(&path).await.expect(200), content);
     let sent = upstream.body_bytes("/v2/team/app/blobs/*");
@@ -99,6 +104,43 @@ async fn wrong_bytes_of_it_never_come_whole_and_go_from_the_bucket() {
     let metrics = mirror.metrics().await;
     assert!(metrics.contains(r#"entrepot_digest_mismatch_total{upstream="shared"} 1"#));
     assert_eq!(upstream.body_bytes("/v2/team/app/blobs/*"), 0);
+    assert_eq!(mirror.get(&blob(&digest)).await.expect(200), content);
+}
+
+#[tokio::test]
+async fn a_longer_body_of_upstream_never_makes_wrong_bytes_whole() {
+    let (upstream, bucket, mirror, content, digest) = world().await;
+    give_half(&bucket);
+    // More than the blob has: were it believed, the end of the blob would not be the end that is held back.
+    let wrong = bytes(2, 2 * MIB + 512 * 1024);
+    let wrong = Body::new(wrong).declare(Declared::Chunked).without_ranges();
+    upstream.put_blob_as(NAME, &digest, wrong);
+    let answer = mirror.get(&blob(&digest)).await;
+    assert_eq!((answer.status, answer.ending), (200, Ending::Short));
+    // For what upstream sends, nothing goes from the bucket.
+    assert_eq!(bucket.object(&blob_key(&digest)), Some(content));
+}
+
+#[tokio::test]
+async fn wrong_bytes_of_upstream_cost_the_bucket_nothing() {
+    let (upstream, bucket, mirror, content, digest) = world().await;
+    give_half(&bucket);
+    let wrong = Body::new(content.clone()).wrong_byte_at(2 * MIB - 1);
+    upstream.put_blob_as(NAME, &digest, wrong);
+    let answer = mirror.get(&blob(&digest)).await;
+    assert_eq!((answer.status, answer.ending), (200, Ending::Short));
+    assert_eq!(bucket.object(&blob_key(&digest)), Some(content));
+}
+
+#[tokio::test]
+async fn wrong_bytes_that_cannot_be_removed_are_not_asked_for_again() {
+    let (_upstream, bucket, mirror, content, digest) = world().await;
+    let mut wrong = content.to_vec();
+    wrong[2 * MIB - 1] ^= 1;
+    bucket.put(&blob_key(&digest), wrong);
+    bucket.rule(|method, _| (method == "DELETE").then_some(Fault::Status(403)));
+    let answer = mirror.get(&blob(&digest)).await;
+    assert_eq!((answer.status, answer.ending), (200, Ending::Short));
     assert_eq!(mirror.get(&blob(&digest)).await.expect(200), content);
 }
 
