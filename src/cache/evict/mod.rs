@@ -215,7 +215,7 @@ impl Evictor {
         let now = self.now();
         let spared = now.saturating_sub(SPARED_SECONDS)..now.saturating_add(SPARED_SECONDS);
         let (mut n_blobs, mut freed, mut n_missing) = (0_u64, 0_u64, 0_u64);
-        while let Some((digest, size)) = self.next_victim(bytes, &spared) {
+        while let Some((digest, size)) = self.next_victim(limit.reason, bytes, &spared) {
             match self.0.storage.remove_blob(&digest) {
                 Ok(true) => {
                     n_blobs += 1;
@@ -250,8 +250,14 @@ impl Evictor {
         }
     }
 
-    /// The next blob to go, while there are more than `bytes`.
-    fn next_victim(&self, bytes: u64, spared: &Range<u32>) -> Option<(Digest, u64)> {
+    /// The next blob to go, while there are more than `bytes`. Others need the disk more than the shared tier needs what
+    /// waits for it.
+    fn next_victim(
+        &self,
+        reason: Reason,
+        bytes: u64,
+        spared: &Range<u32>,
+    ) -> Option<(Digest, u64)> {
         let mut state = self.state();
         if state.policy.bytes() + state.in_flight <= bytes {
             return None;
@@ -259,7 +265,11 @@ impl Evictor {
         let State {
             policy, awaited, ..
         } = &mut *state;
-        let victim = policy.evict(spared, |key| awaited.stays(key))?;
+        let victim = policy.evict(spared, |key| awaited.stays(key));
+        let victim = match reason {
+            Reason::MaxSize => victim,
+            Reason::MinFree => victim.or_else(|| policy.evict(spared, |_| false)),
+        }?;
         Some((victim.key.digest(), victim.bytes))
     }
 

@@ -107,7 +107,7 @@ pub(super) fn on_disk(size: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::cache::behind::Behind;
-    use crate::cache::evict::{Amount, Budget};
+    use crate::cache::evict::{Amount, Budget, Reason};
     use crate::clock::Clock;
     use crate::metrics::Metrics;
     use crate::oci::Algorithm;
@@ -167,5 +167,17 @@ mod tests {
         assert_eq!(known(&evictor), (0, 0), "nothing of it was stored");
         let (fits, _room) = evictor.admit(BLOB_BYTES, None);
         assert!(fits);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_upload_stays_unless_others_need_the_disk() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let evictor = evictor(&directory, &Clock::system());
+        let (_, room) = evictor.admit(BLOB_BYTES, None);
+        evictor.stored(&digest(1), room);
+        evictor.await_upload(&digest(1));
+        let victim = |reason| evictor.next_victim(reason, 0, &(0..0));
+        assert_eq!(victim(Reason::MaxSize), None);
+        assert_eq!(victim(Reason::MinFree), Some((digest(1), BLOB_BYTES)));
     }
 }

@@ -103,6 +103,8 @@ impl Queue {
         // Held while the files change, so that what is noted again is never forgotten by who has just uploaded it.
         let mut state = self.state();
         if state.n_notes >= NOTES_MAX {
+            // What is noted twice is counted twice, so they are to be counted.
+            state.is_unread = true;
             self.metrics.shared_dropped("queue_full");
             return;
         }
@@ -130,9 +132,15 @@ impl Queue {
     /// Takes in a blob whose file is open, where there is patience and room for that.
     pub(super) fn hold(&self, held: Held) {
         let mut state = self.state();
-        if !self.waits(&state) || state.n_held >= HELD_MAX {
+        let is_full = state.n_held >= HELD_MAX;
+        if is_full || !self.waits(&state) {
             drop(state);
+            drop(held);
             self.metrics.shared_dropped("no_room");
+            if is_full {
+                self.too_slow();
+            }
+            self.released.notify_waiters();
             return;
         }
         state.n_held += 1;
@@ -280,10 +288,11 @@ impl Queue {
         self.released.notify_waiters();
     }
 
-    /// When something is held no more from now on; `None` where nothing is held.
+    /// When something is held no more from now on; `None` where nothing is held, or nobody waits for it.
     pub(super) fn next_release(&self) -> Option<Notified<'_>> {
         let released = self.released.notified();
-        (self.state().n_held > 0).then_some(released)
+        let state = self.state();
+        (state.n_held > 0 && state.patience.is_left(Instant::now())).then_some(released)
     }
 
     /// What `parcel` is of is not evicted before it is uploaded.

@@ -69,10 +69,15 @@ impl Uploader {
                 Work::Held(held) => self.held(held).await,
                 Work::Noted(parcel) => self.noted(parcel).await,
             };
-            let Err(error) = result else {
-                self.queue.worked();
-                pause = PAUSE_MIN;
-                continue;
+            let error = match result {
+                Ok(is_taken) => {
+                    if is_taken {
+                        self.queue.worked();
+                    }
+                    pause = PAUSE_MIN;
+                    continue;
+                }
+                Err(error) => error,
             };
             tracing::debug!(%error, "an upload to the shared tier failed");
             self.queue.failed(&error);
@@ -82,9 +87,11 @@ impl Uploader {
         }
     }
 
-    /// Uploads a blob whose file is open.
-    async fn held(&self, held: Held) -> Result<(), Error> {
-        match self.shared.put_blob(&held.digest, &held.blob).await {
+    /// Uploads a blob whose file is open. Gives whether the store has taken it.
+    async fn held(&self, held: Held) -> Result<bool, Error> {
+        let put = self.shared.put_blob(&held.digest, &held.blob).await;
+        let is_taken = put.is_ok();
+        match put {
             Err(error) if error.is_trouble() => {
                 self.queue.hold_on(held);
                 return Err(error);
@@ -93,11 +100,14 @@ impl Uploader {
             Ok(()) => {}
         }
         self.queue.let_go(held);
-        Ok(())
+        Ok(is_taken)
     }
 
-    async fn noted(&self, parcel: Parcel) -> Result<(), Error> {
-        match self.upload(&parcel).await {
+    /// Uploads what a note says. Gives whether the store has taken it.
+    async fn noted(&self, parcel: Parcel) -> Result<bool, Error> {
+        let put = self.upload(&parcel).await;
+        let is_taken = matches!(put, Ok(true));
+        match put {
             Err(error) if error.is_trouble() => {
                 self.queue.put_back(parcel);
                 return Err(error);
@@ -109,7 +119,7 @@ impl Uploader {
         let queue = Arc::clone(&self.queue);
         // A panic there is told by the runtime.
         let _ = spawn_blocking(move || queue.done(&parcel)).await;
-        Ok(())
+        Ok(is_taken)
     }
 
     /// There is no use in trying again.
