@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
@@ -57,7 +58,9 @@ impl FormatEvent<Registry, DefaultFields> for Line {
         event: &Event<'_>,
     ) -> fmt::Result {
         SystemTime.format_time(&mut writer)?;
-        let metadata = event.metadata();
+        // What comes by way of the crate `log` says in fields of its own where it is from.
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
         write!(writer, " {:>5} {}:", metadata.level(), metadata.target())?;
         let mut fields = Fields {
             writer,
@@ -90,7 +93,9 @@ impl Fields<'_> {
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.write(field, format_args!("{value:?}"));
+        if !field.name().starts_with("log.") {
+            self.write(field, format_args!("{value:?}"));
+        }
     }
 }
 
