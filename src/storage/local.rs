@@ -4,51 +4,40 @@
 //! who can write to the directory can cost misses and nothing else.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2,
-};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
 use super::ingest::Destination;
 use super::kept::Kept;
-use super::layout::{self, Audience, Place, RecordKey};
+use super::layout::{self, Audience, Place};
 use super::seal::{self, LastUse};
 use super::{Error, Ingest, Operation};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// Directories are ours and our group's to read.
-const DIRECTORY_MODE: u32 = 0o750;
-
-/// What a directory has besides where our group may delete files.
-const GROUP_MODE: u32 = 0o020;
-
 /// How many bytes are read at once of a blob that is verified.
 pub(super) const VERIFY_BYTES: usize = 1024 * 1024;
 
-/// Files likewise; nothing here is ever executed.
+/// Files are ours and our group's to read; nothing here is ever executed.
 pub(super) const FILE_MODE: u32 = 0o640;
-
-/// Longest record that is read, in bytes. A tag record is some hundred, a list of a thousand tags some ten thousand.
-pub const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// Blobs by digest and records by key, in a directory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Local {
     /// The cache directory itself, held open. What is below is looked up anew each time, because it may be deleted
     /// at any time.
-    base: Arc<OwnedFd>,
-    access: Access,
+    pub(super) base: Arc<OwnedFd>,
+    pub(super) access: Access,
     /// Whether the file system keeps the nanoseconds that a [seal] is made of.
     keeps_seals: bool,
     /// How many records were written.
-    records_written: Arc<AtomicU64>,
+    pub(super) records_written: Arc<AtomicU64>,
     pub(super) kept: Arc<Kept>,
 }
 
@@ -321,72 +310,6 @@ impl Local {
         .map_err(failed)
     }
 
-    /// The record of `key`, if there is one. What it says is for the caller to check.
-    ///
-    /// # Errors
-    /// `Open` or `Read` when it is there but cannot be read.
-    pub fn record(&self, key: RecordKey<'_>) -> Result<Option<Vec<u8>>, Error> {
-        self.record_at(&layout::record(key))
-    }
-
-    /// The record at `place`, if there is one.
-    pub(super) fn record_at(&self, place: &Place) -> Result<Option<Vec<u8>>, Error> {
-        let Some((file, _)) = self.open_file(place)? else {
-            return Ok(None);
-        };
-        let mut content = Vec::new();
-        file.take(RECORD_BYTES_MAX)
-            .read_to_end(&mut content)
-            .map_err(|error| Operation::Read.failed(error))?;
-        Ok(Some(content))
-    }
-
-    /// Writes the record of `key`, whole or not at all.
-    ///
-    /// # Errors
-    /// The step that failed; the record is then as it was.
-    pub fn write_record(&self, key: RecordKey<'_>, content: &[u8]) -> Result<(), Error> {
-        self.write_record_at(layout::record(key), content)?;
-        self.records_written.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Writes the record at `place`, whole or not at all.
-    pub(super) fn write_record_at(&self, place: Place, content: &[u8]) -> Result<(), Error> {
-        let failed = |error: io::Error| Operation::Create.failed(error);
-        let directory = self
-            .make_directory(&layout::ingest_directory())
-            .map_err(failed)?;
-        let name = format!("record.{:016x}", fastrand::u64(..));
-        let destination = Destination::Record(place);
-        let ingest =
-            Ingest::create(self.clone(), directory, name, destination, None).map_err(failed)?;
-        ingest
-            .file()
-            .as_ref()
-            .write_all(content)
-            .map_err(|error| Operation::Write.failed(error))?;
-        // Whose a record is it says itself.
-        ingest.publish(Audience::Entitled)
-    }
-
-    /// How many records were written since the start.
-    pub fn records_written(&self) -> u64 {
-        self.records_written.load(Ordering::Relaxed)
-    }
-
-    /// Removes the record of `key`. One that is not there counts as removed.
-    ///
-    /// # Errors
-    /// `Remove` when it is there and stays.
-    pub fn remove_record(&self, key: RecordKey<'_>) -> Result<(), Error> {
-        let path = layout::record(key).path();
-        match rustix::fs::unlinkat(&self.base, path, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Operation::Remove.failed(errno)),
-        }
-    }
-
     /// Removes the blob `digest` of one audience. One that stays costs room alone.
     pub(super) fn remove_blob_of(&self, digest: &Digest, audience: Audience) {
         let path = layout::blob(digest, audience).path();
@@ -394,92 +317,9 @@ impl Local {
         self.kept.let_go(digest);
     }
 
-    /// Opens a regular file for reading. Whatever else stands in its place is not there as far as we care.
-    fn open_file(&self, place: &Place) -> Result<Option<(File, Stat)>, Error> {
-        self.open_file_with(place, OFlags::empty())
-    }
-
-    /// The same, and reading it is no use of it: the kernel leaves the time of the last one as it is.
-    pub(super) fn open_unnoticed(&self, place: &Place) -> Result<Option<(File, Stat)>, Error> {
-        match self.open_file_with(place, OFlags::NOATIME) {
-            // Only who owns a file may ask for that, and what somebody else owns is nothing of ours.
-            Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-            opened => opened,
-        }
-    }
-
-    fn open_file_with(&self, place: &Place, more: OFlags) -> Result<Option<(File, Stat)>, Error> {
-        // NONBLOCK: opening a FIFO somebody planted must not wait for its other end.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let path = place.path();
-        let opened = match openat2(&self.base, &path, flags, Mode::empty(), resolve) {
-            // Kernels before 5.6, and sandboxes that do not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => openat(&self.base, &path, flags, Mode::empty()),
-            opened => opened,
-        };
-        match opened {
-            Ok(descriptor) => {
-                let stat = fstat(&descriptor).map_err(|errno| Operation::Open.failed(errno))?;
-                let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-                // A name that somebody else gave a file of theirs is nothing of ours.
-                let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-                Ok((regular && ours).then(|| (File::from(descriptor), stat)))
-            }
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(None),
-            Err(errno) => Err(Operation::Open.failed(errno)),
-        }
-    }
-
     /// The cache directory itself.
     pub(super) fn base(&self) -> &OwnedFd {
         &self.base
-    }
-
-    /// Opens a directory below the base, making every part that is missing. No part may be a symbolic link.
-    pub(super) fn make_directory<S: AsRef<str>>(&self, parts: &[S]) -> io::Result<OwnedFd> {
-        self.descend(parts, false)
-    }
-
-    /// The same; what a stranger put in the place of a directory of ours is removed.
-    pub(super) fn claim_directory<S: AsRef<str>>(&self, parts: &[S]) -> io::Result<OwnedFd> {
-        self.descend(parts, true)
-    }
-
-    fn descend<S: AsRef<str>>(&self, parts: &[S], clears_way: bool) -> io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mut parent: Option<OwnedFd> = None;
-        for part in parts {
-            let above = parent.as_ref().unwrap_or(&self.base);
-            let opened = match openat(above, part.as_ref(), flags, Mode::empty()) {
-                Err(Errno::NOTDIR | Errno::LOOP) if clears_way => {
-                    rustix::fs::unlinkat(above, part.as_ref(), AtFlags::empty())?;
-                    self.make_part(above, part.as_ref())
-                }
-                Err(Errno::NOENT) => self.make_part(above, part.as_ref()),
-                opened => opened,
-            };
-            parent = Some(opened?);
-        }
-        parent.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-    }
-
-    fn make_part(&self, above: &OwnedFd, part: &str) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::mkdirat(above, part, Mode::from_raw_mode(DIRECTORY_MODE)) {
-            // Somebody else may have been faster.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        // A name that is not yet durable takes everything below it along when power fails.
-        rustix::fs::fsync(above)?;
-        let made = openat(above, part, flags, Mode::empty())?;
-        if self.access == Access::Group {
-            // The mask of the process has a say in `mkdir`, and the group that a directory passes on stays.
-            let mode = fstat(&made)?.st_mode | GROUP_MODE;
-            rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
-        }
-        Ok(made)
     }
 }
 
@@ -651,7 +491,8 @@ mod tests {
         assert!(missing(), "a directory is no blob");
         std::fs::remove_dir(&path).expect("removed");
         let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).expect("made");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("made");
         assert!(missing(), "a FIFO is not waited for");
         std::fs::remove_file(&path).expect("removed");
         std::fs::write(&path, b"").expect("written");
@@ -758,29 +599,6 @@ mod tests {
         assert_eq!(read(&held), b"some bytes");
         store(&local, b"some bytes");
         assert!(local.blob(&digest).expect("readable").is_some());
-    }
-
-    #[test]
-    fn records_are_written_whole_and_replaced() {
-        let (directory, local) = open();
-        let digest = Digest::of(Algorithm::Sha256, b"x");
-        let namespace = "docker.io".parse().expect("a namespace");
-        let repository = "library/x".parse().expect("a name");
-        let key = RecordKey::Manifest(&namespace, &repository, &digest);
-        assert_eq!(local.record(key).expect("readable"), None);
-        for content in [&b"first, longer"[..], b"second"] {
-            local.write_record(key, content).expect("written");
-            assert_eq!(
-                local.record(key).expect("readable").as_deref(),
-                Some(content)
-            );
-        }
-        local.remove_record(key).expect("removed");
-        local
-            .remove_record(key)
-            .expect("removing what is not there is no error");
-        assert_eq!(local.record(key).expect("readable"), None);
-        assert_eq!(files_below(directory.path(), "ingest"), 0);
     }
 
     #[test]

@@ -8,7 +8,12 @@ mod layout;
 pub use layout::{Audience, RecordKey, RecordKind, RecordName};
 
 mod local;
-pub use local::{Access, Local, OpenError, RECORD_BYTES_MAX, StoredBlob};
+pub use local::{Access, Local, OpenError, StoredBlob};
+
+mod descent;
+
+mod records;
+pub use records::RECORD_BYTES_MAX;
 
 mod ingest;
 pub use ingest::Ingest;
