@@ -64,6 +64,15 @@ impl Blobs {
         }
     }
 
+    /// The blob `digest`, where it is open already and anybody's.
+    pub(super) fn get_at_hand(&self, source: &Repository, digest: &Digest) -> Option<Blob> {
+        if self.fills.find(digest).is_some() {
+            return None;
+        }
+        let blob = self.at_hand(&ManifestKey::new(source, *digest), digest)?;
+        is_open(source, &blob).then(|| Blob::stored(blob))
+    }
+
     /// The blob `digest`, from storage or through `source`. Answers as soon as the size is known.
     pub(super) async fn get(
         &self,
@@ -170,7 +179,7 @@ impl Blobs {
         let Some(blob) = self.stored(source, digest).await? else {
             return Ok(Readable::Nothing);
         };
-        if blob.audience == Audience::Everybody && source.takes_public_content() {
+        if is_open(source, &blob) {
             return Ok(Readable::Yes(Outcome::Hit, blob));
         }
         Ok(
@@ -334,6 +343,11 @@ impl Blobs {
             shared: None,
         }
     }
+}
+
+/// Whether no right need be shown for a stored blob.
+fn is_open(source: &Repository, blob: &StoredBlob) -> bool {
+    blob.audience == Audience::Everybody && source.takes_public_content()
 }
 
 /// Whether something stored may be read.

@@ -47,6 +47,12 @@ impl Manifests {
         }
     }
 
+    /// The manifest `digest`, where it is in memory and anybody's.
+    pub(super) fn get_at_hand(&self, source: &Repository, digest: Digest) -> Option<Arc<Manifest>> {
+        let manifest = self.shelf.hot(&ManifestKey::new(source, digest))?;
+        is_open(source, &manifest).then_some(manifest)
+    }
+
     /// The manifest `digest`, from memory, storage or through `source`.
     ///
     /// Cancel-safe: a fetch that was started goes on.

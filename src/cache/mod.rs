@@ -79,6 +79,10 @@ use shelf::{ManifestKey, Shelf};
 use tags::Tags;
 use tier::Tier;
 
+/// What every request looks into, by a hash that is quicker than the standard library's. Only what upstream has given, or
+/// been asked for, is in it.
+type Memory<K, V> = moka::sync::Cache<K, V, hashbrown::DefaultHashBuilder>;
+
 /// Why there is nothing to serve.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -249,6 +253,11 @@ impl Cache {
         self.by_right(source, ask).await
     }
 
+    /// The blob `digest`, where it is open already and anybody's: without waiting for anything.
+    pub fn blob_at_hand(&self, source: &Repository, digest: &Digest) -> Option<Blob> {
+        self.blobs.get_at_hand(source, digest)
+    }
+
     /// Says that `file`, which the blob `digest` was read from, cannot be read: it is kept no longer. Does not wait.
     pub fn unreadable(&self, digest: Digest, file: Arc<File>) {
         self.blobs.unreadable(digest, file);
@@ -286,6 +295,20 @@ impl Cache {
             got.map_err(|error| self.told(&source, &digest, Kind::Manifest, error))
         };
         self.by_right(source, ask).await
+    }
+
+    /// The manifest `digest`, where it is in memory and anybody's: without waiting for anything.
+    pub fn manifest_at_hand(&self, source: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.manifests.get_at_hand(source, *digest)
+    }
+
+    /// The manifest `tag` points to, where it is fresh, in memory and anybody's: without waiting for anything.
+    pub fn tagged_manifest_at_hand(
+        &self,
+        source: &Repository,
+        tag: &Tag,
+    ) -> Option<TaggedManifest> {
+        self.tags.get_at_hand(source, tag)
     }
 
     /// The manifest `tag` points to, fresh, or stale as far as the operator allows.
@@ -332,11 +355,7 @@ impl Cache {
         usual: &RepositoryName,
         digest: &Digest,
     ) -> Option<(Namespace, RepositoryName)> {
-        let find = |name: &RepositoryName| {
-            let namespace = self.provenance.find(name, digest)?;
-            Some((namespace, name.clone()))
-        };
-        if let Some(found) = find(written).or_else(|| find(usual)) {
+        if let Some(found) = self.origin_at_hand(written, usual, digest) {
             return Some(found);
         }
         for name in [written, usual] {
@@ -346,12 +365,25 @@ impl Cache {
                 if self.shelf.hot(&key).is_none() {
                     self.shelf.manifest(&key).await;
                 }
-                if let Some(found) = find(name) {
-                    return Some(found);
+                if let Some(namespace) = self.provenance.find(name, digest) {
+                    return Some((namespace, name.clone()));
                 }
             }
         }
         None
+    }
+
+    /// The same, as far as memory goes.
+    pub fn origin_at_hand(
+        &self,
+        written: &RepositoryName,
+        usual: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<(Namespace, RepositoryName)> {
+        [written, usual].into_iter().find_map(|name| {
+            let namespace = self.provenance.find(name, digest)?;
+            Some((namespace, name.clone()))
+        })
     }
 
     /// Asks by the right of anybody first, and by the caller's token where that is not enough: a token that nobody wants

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::Error;
 use super::behind::Behind;
 use super::pending::Pending;
 use super::shelf::told;
+use super::{Error, Memory};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Namespace, RepositoryName, described_blobs, described_manifests};
 use crate::storage::{Local, RecordKey};
@@ -64,7 +64,7 @@ pub(super) struct Provenance {
     storage: Local,
     behind: Behind,
     metrics: Metrics,
-    hot: moka::sync::Cache<(RepositoryName, Digest), Origin>,
+    hot: Memory<(RepositoryName, Digest), Origin>,
     records: moka::sync::Cache<RepositoryName, Arc<Vec<Seen>>>,
     /// Held while a record is read and changed, so that no change is lost. Only by work behind answers.
     changing: Arc<Mutex<()>>,
@@ -77,7 +77,9 @@ impl Provenance {
             storage,
             behind: behind.clone(),
             metrics,
-            hot: moka::sync::Cache::new(HOT_MAX),
+            hot: moka::sync::Cache::builder()
+                .max_capacity(HOT_MAX)
+                .build_with_hasher(Default::default()),
             records: moka::sync::Cache::new(RECORDS_MAX),
             changing: Arc::default(),
             pending: Pending::new(behind),

@@ -1,13 +1,15 @@
 //! Where manifests and tags are kept: in memory while they are hot, in storage for good.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use super::Memory;
 use super::behind::Behind;
 use super::evict::Evictor;
 use super::pending::Pending;
@@ -31,8 +33,8 @@ const BLOBS_TTL: Duration = Duration::from_mins(1);
 /// How many sizes of blobs are remembered, at some fifty bytes each: what thousands of images are made of.
 const SIZES_MAX: u64 = 50_000;
 
-/// What an entry weighs beside the bytes of its manifest: its key, its descriptor, its place in the map.
-const ENTRY_BYTES: usize = 512;
+/// What an entry weighs beside the bytes of its manifest: its key, its descriptor, its head, its place in the map.
+const ENTRY_BYTES: usize = 2560;
 
 /// How many tags stay in memory, at some hundred bytes each.
 const HOT_TAGS_MAX: u64 = 20_000;
@@ -46,6 +48,25 @@ pub struct Manifest {
     pub bytes: Bytes,
     /// Whose it is, in this repository.
     pub(super) audience: Audience,
+    /// See [`Manifest::head`].
+    head: OnceLock<HeaderMap>,
+}
+
+impl Manifest {
+    /// `bytes` as they were found to be what `descriptor` says.
+    pub(super) fn new(descriptor: Descriptor, bytes: Bytes, audience: Audience) -> Self {
+        Self {
+            descriptor,
+            bytes,
+            audience,
+            head: OnceLock::new(),
+        }
+    }
+
+    /// The head of the answers that send it, which `make` puts together for the first of them.
+    pub fn head(&self, make: impl FnOnce() -> HeaderMap) -> &HeaderMap {
+        self.head.get_or_init(make)
+    }
 }
 
 /// A tag that upstream confirmed again within this time is not written again: after a restart it is merely checked that
@@ -81,12 +102,12 @@ pub(super) struct Shelf {
     tier: Tier,
     behind: Behind,
     metrics: Metrics,
-    hot: moka::sync::Cache<ManifestKey, Arc<Manifest>>,
-    tags: moka::sync::Cache<TagKey, TagRecord>,
+    hot: Memory<ManifestKey, Arc<Manifest>>,
+    tags: Memory<TagKey, TagRecord>,
     /// How large blobs are, by the manifests that went through.
     sizes: moka::sync::Cache<Digest, u64>,
     /// What was found to be no manifest of its repository a moment ago.
-    blobs: moka::sync::Cache<ManifestKey, ()>,
+    blobs: Memory<ManifestKey, ()>,
     provenance: Provenance,
     /// Tag records on their way to disk; `None` is on its way to being removed.
     pending: Pending<TagKey, Option<TagRecord>>,
@@ -134,7 +155,7 @@ impl Shelf {
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES_MAX)
             .weigher(weigh)
-            .build();
+            .build_with_hasher(Default::default());
         let pending = Pending::new(behind.clone());
         Self {
             storage,
@@ -145,12 +166,14 @@ impl Shelf {
             pending,
             metrics,
             hot,
-            tags: moka::sync::Cache::new(HOT_TAGS_MAX),
+            tags: moka::sync::Cache::builder()
+                .max_capacity(HOT_TAGS_MAX)
+                .build_with_hasher(Default::default()),
             sizes: moka::sync::Cache::new(SIZES_MAX),
             blobs: moka::sync::Cache::builder()
                 .max_capacity(BLOBS_MAX)
                 .time_to_live(BLOBS_TTL)
-                .build(),
+                .build_with_hasher(Default::default()),
         }
     }
 
@@ -193,15 +216,12 @@ impl Shelf {
             media_type, public, ..
         } = serde_json::from_slice(&record).ok()?;
         let bytes = self.tier.document(&key.digest).await?;
-        let manifest = Arc::new(Manifest {
-            descriptor: Descriptor {
-                media_type,
-                digest: key.digest,
-                size: bytes.len() as u64,
-            },
-            bytes,
-            audience: audience_of(public),
-        });
+        let descriptor = Descriptor {
+            media_type,
+            digest: key.digest,
+            size: bytes.len() as u64,
+        };
+        let manifest = Arc::new(Manifest::new(descriptor, bytes, audience_of(public)));
         self.provenance
             .keep(&key.namespace, &key.repository, &key.digest);
         let (key, kept, evictor) = (key.clone(), Arc::clone(&manifest), self.evictor.clone());
@@ -428,11 +448,8 @@ fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage:
         digest,
         size: blob.size,
     };
-    Ok(Some(Manifest {
-        descriptor,
-        bytes: bytes.into(),
-        audience: audience_of(public),
-    }))
+    let manifest = Manifest::new(descriptor, bytes.into(), audience_of(public));
+    Ok(Some(manifest))
 }
 
 fn audience_of(public: bool) -> Audience {

@@ -31,15 +31,12 @@ pub(super) fn verify(answer: ManifestAnswer, reference: &Reference) -> Result<Ma
         .or(claimed)
         .unwrap_or_else(|| Digest::of(Algorithm::Sha256, &bytes));
     let size = bytes.len() as u64;
-    Ok(Manifest {
-        descriptor: Descriptor {
-            media_type,
-            digest,
-            size,
-        },
-        bytes,
-        audience: Audience::Entitled,
-    })
+    let descriptor = Descriptor {
+        media_type,
+        digest,
+        size,
+    };
+    Ok(Manifest::new(descriptor, bytes, Audience::Entitled))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Lays flag, variable and file over each other, and holds what counts against its rule.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::path::Path;
 
 use super::credentials;

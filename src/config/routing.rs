@@ -1,7 +1,7 @@
 //! The ways in: listeners, host names, and the registries that are meant where a request names none.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Listen;

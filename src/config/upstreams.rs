@@ -1,6 +1,6 @@
 //! The upstreams of the file and of `--upstream`, checked against each other.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ mod chunk;
 pub use chunk::{Chunk, Segment};
 
 mod service;
-pub use service::{Caller, Rejection, Service};
+pub use service::{Answer, Caller, Rejection, Service};
 
 mod shares;
 pub use shares::{Share, Shares};

@@ -1,6 +1,8 @@
 //! Who answers requests, and what the server asks of them.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::{Request, Response};
@@ -9,17 +11,37 @@ use super::Body;
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one request. All methods but CONNECT and all targets but the administrative paths
-    /// come here. The future is dropped when the client leaves; a panic costs the client a [`Rejection::Panicked`] and nobody else anything.
-    fn call(
-        &self,
-        request: Request<()>,
-        caller: Caller,
-    ) -> impl Future<Output = Response<Body>> + Send;
+    /// Answers one request. All methods but CONNECT and all targets but the administrative paths come here. Does not
+    /// block. A panic, here or later, costs the client a [`Rejection::Panicked`] and nobody else anything.
+    fn call(&self, request: Request<()>, caller: Caller) -> Answer;
 
     /// The answer to a request that [`Service::call`] never saw, or did not survive. Has a body also for HEAD, which
     /// is left out on the way. The status should be [`Rejection::status`].
     fn reject(&self, rejection: Rejection) -> Response<Body>;
+}
+
+/// The answer to a request. Most are at hand, and nothing is set up to wait for those.
+pub enum Answer {
+    /// It is here.
+    Here(Response<Body>),
+    /// Somebody or something has to be waited for. Dropped when the client leaves.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Answer {
+    /// What `answering` comes to.
+    pub fn later(answering: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answering))
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(response) => f.debug_tuple("Here").field(response).finish(),
+            Self::Later(_) => f.write_str("Later"),
+        }
+    }
 }
 
 /// Who asks, and where they came in.

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
+/// How many hex digits the longest digest has.
+const HEX_DIGITS_MAX: usize = 128;
+
 /// The digest algorithms this program verifies. A digest of any other algorithm is refused at the door, because
 /// bytes that cannot be verified are never served (image-spec, descriptor.md "Digests").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,12 +92,8 @@ impl Digest {
 
     /// The hex digits, without the algorithm.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-        let pairs = self.as_bytes().iter();
-        pairs
-            .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])
-            .collect()
+        self.to_string()
+            .split_off(self.algorithm().as_str().len() + 1)
     }
 }
 
@@ -133,9 +132,17 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         f.write_str(self.algorithm().as_str())?;
         f.write_str(":")?;
-        f.write_str(&self.hex())
+        // Every answer has it twice: written at once, and not digit by digit.
+        let mut hex = [0; HEX_DIGITS_MAX];
+        let hex = &mut hex[..2 * self.as_bytes().len()];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.as_bytes()) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0xf)];
+        }
+        f.write_str(str::from_utf8(hex).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -3,7 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, AsHeaderName, HeaderName, IF_MATCH, IF_NONE_MATCH};
 
-use crate::oci::MediaType;
+use crate::oci::{Digest, MediaType};
 
 /// What the preconditions of a request say (RFC 9110 section 13.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +16,18 @@ pub(super) enum Precondition {
     Failed,
 }
 
+/// Evaluates the preconditions against the content `digest`.
+pub(super) fn precondition(headers: &HeaderMap, digest: &Digest) -> Precondition {
+    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
+        against(headers, &digest.to_string())
+    } else {
+        Precondition::Holds
+    }
+}
+
 /// Evaluates the preconditions against the entity tag `etag`, unquoted. Dates are not looked at: content addressed by
 /// digest has none, and `If-None-Match` comes before `If-Modified-Since` anyway.
-pub(super) fn precondition(headers: &HeaderMap, etag: &str) -> Precondition {
+fn against(headers: &HeaderMap, etag: &str) -> Precondition {
     if headers.contains_key(IF_MATCH) && !names_exactly(headers, etag) {
         Precondition::Failed
     } else if lists_tag(headers, IF_NONE_MATCH, etag) {
@@ -48,17 +57,25 @@ pub(super) fn accepts(headers: &HeaderMap, stored: &MediaType) -> bool {
     let mut wants_other_manifests = false;
     for element in elements(headers, ACCEPT) {
         let mut parts = element.split(';').map(str::trim);
-        let range = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let range = parts.next().unwrap_or_default();
+        let is = |media_type: &str| range.eq_ignore_ascii_case(media_type);
         let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
         if refused {
             continue;
         }
-        if range == "*/*" || range == "application/*" || range == stored.as_str() {
+        if is(stored.as_str()) || is("*/*") || is("application/*") {
             return true;
         }
-        wants_other_manifests |= range.ends_with("+json") || range.ends_with("+prettyjws");
+        wants_other_manifests |= ends_in(range, "+json") || ends_in(range, "+prettyjws");
     }
     !wants_other_manifests
+}
+
+/// Whether `text` ends in `end`, whatever its case.
+fn ends_in(text: &str, end: &str) -> bool {
+    let start = text.len().checked_sub(end.len());
+    let last = start.and_then(|start| text.get(start..));
+    last.is_some_and(|last| last.eq_ignore_ascii_case(end))
 }
 
 /// The elements of a list header, over all its lines. What is not text is no element.
@@ -99,7 +116,7 @@ mod tests {
     fn if_none_match_knows_every_spelling() {
         let check = |lines: &[&str], expected: Precondition| {
             assert_eq!(
-                precondition(&headers(&IF_NONE_MATCH, lines), ETAG),
+                against(&headers(&IF_NONE_MATCH, lines), ETAG),
                 expected,
                 "{lines:?}"
             );
@@ -118,7 +135,7 @@ mod tests {
     fn if_match_with_another_digest_fails() {
         let check = |line: &str, expected: Precondition| {
             assert_eq!(
-                precondition(&headers(&IF_MATCH, &[line]), ETAG),
+                against(&headers(&IF_MATCH, &[line]), ETAG),
                 expected,
                 "{line}"
             );

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use hyper::{Request, Response};
 use tokio::sync::watch;
 
-use super::Registry;
-use crate::http::{Body, Caller, Rejection, Service};
+use super::error::Error;
+use super::{Registry, response};
+use crate::http::{Answer, Body, Caller, Rejection, Service};
 
 /// A registry whose configuration may change while it answers: every request is answered to its end by the one that
 /// was there when it came. Cheap to clone.
@@ -30,12 +31,11 @@ impl CurrentRegistry {
 }
 
 impl Service for CurrentRegistry {
-    async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
-        let registry = self.now();
-        registry.call(request, caller).await
+    fn call(&self, request: Request<()>, caller: Caller) -> Answer {
+        self.now().answer(request, caller)
     }
 
     fn reject(&self, rejection: Rejection) -> Response<Body> {
-        self.now().reject(rejection)
+        response::failure(&Error::Rejected(rejection), None)
     }
 }

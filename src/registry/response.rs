@@ -42,9 +42,9 @@ impl Builder {
         Self { status, headers }
     }
 
-    /// The same with another status.
-    pub(super) fn status(self, status: StatusCode) -> Self {
-        Self { status, ..self }
+    /// A response of `status` with `headers`, which have what every answer has.
+    pub(super) fn of(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { status, headers }
     }
 
     /// The registry the answer is about, as the client wrote it (distribution-spec, "Registry Proxying").

@@ -11,7 +11,7 @@ use super::route::{Item, Target};
 use super::{Ask, Registry, echo};
 use crate::cache::{self, Home};
 use crate::http::Body;
-use crate::oci::RepositoryName;
+use crate::oci::{Namespace, RepositoryName};
 use crate::upstream;
 
 /// What one registry has.
@@ -139,7 +139,16 @@ impl Registry {
     async fn origin(&self, name: &RepositoryName, target: &Target, item: &Item) -> Option<Target> {
         let digest = item.digest()?;
         let found = self.cache.origin(name, &target.repository, digest);
-        let (namespace, repository) = Box::pin(found).await?;
+        let origin = Box::pin(found).await?;
+        self.at_origin(target, origin)
+    }
+
+    /// `target` as the repository that `origin` is, if that is served.
+    pub(super) fn at_origin(
+        &self,
+        target: &Target,
+        (namespace, repository): (Namespace, RepositoryName),
+    ) -> Option<Target> {
         let is_served = self.upstreams.directory().serves(&namespace);
         is_served.then(|| Target {
             namespace,

@@ -1,6 +1,6 @@
 //! The ways in: which registry a request means that does not name one in its query. Pure.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::oci::Namespace;
 use crate::upstream::Directory;

@@ -3,6 +3,7 @@
 
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::watch;
 
 use super::Phase;
 use crate::http::Body;
@@ -11,7 +12,7 @@ use crate::metrics::Metrics;
 /// The answer, if the target is one of ours.
 pub(super) fn answer(
     request: &Request<()>,
-    phase: Phase,
+    phase: &watch::Receiver<Phase>,
     metrics: &Metrics,
 ) -> Option<Response<Body>> {
     let page = match request.uri().path() {
@@ -27,7 +28,7 @@ pub(super) fn answer(
             "only GET and HEAD are allowed here\n",
         ),
         Page::Live => text(StatusCode::OK, "ok\n"),
-        Page::Ready if phase == Phase::Serving => text(StatusCode::OK, "ok\n"),
+        Page::Ready if *phase.borrow() == Phase::Serving => text(StatusCode::OK, "ok\n"),
         Page::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
         Page::Metrics => with_type(Metrics::CONTENT_TYPE, Body::full(metrics.render())),
     };
@@ -66,7 +67,8 @@ mod tests {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = target.parse().unwrap();
-        answer(&request, phase, &Metrics::new()).map(|response| response.status().as_u16())
+        let (_phase, phase) = watch::channel(phase);
+        answer(&request, &phase, &Metrics::new()).map(|response| response.status().as_u16())
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 
-use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::line::Line;
 use super::outgoing::Outgoing;
 use super::{Limits, Server, Standing, admin, host};
-use crate::http::{Body, Caller, Rejection, Service};
+use crate::http::{Answer, Body, Caller, Rejection, Service};
 
 /// Longest text of a client in one of our log lines, in characters.
 const LOGGED_CHARACTERS: usize = 200;
@@ -25,10 +25,42 @@ pub(super) struct Exchange<S> {
     caller: Caller,
     standing: Standing,
     line: Arc<Line>,
+    /// See [`host::is_sound`].
+    known_host: OnceLock<HeaderValue>,
 }
 
 /// A response on its way, as hyper polls it.
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>> + Send>>;
+pub(super) enum Answering<S> {
+    /// It is here, until hyper has it.
+    Here(Option<Response<Outgoing>>),
+    /// The service has to wait for something first.
+    Later {
+        answer: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+        exchange: Exchange<S>,
+        leaving: Leaving,
+    },
+}
+
+/// What the request says about how its response leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving {
+    /// Whether only the head is wanted.
+    is_head: bool,
+    /// Whether the connection may carry another request.
+    then: Then,
+}
+
+impl<S> Clone for Exchange<S> {
+    fn clone(&self) -> Self {
+        Self {
+            server: Arc::clone(&self.server),
+            caller: self.caller.clone(),
+            standing: self.standing,
+            line: Arc::clone(&self.line),
+            known_host: self.known_host.clone(),
+        }
+    }
+}
 
 impl<S: Service> Exchange<S> {
     pub(super) fn new(
@@ -42,53 +74,70 @@ impl<S: Service> Exchange<S> {
             caller,
             standing,
             line,
+            known_host: OnceLock::new(),
         }
     }
 
-    async fn answer(
-        server: &Server<S>,
-        (caller, standing): (Caller, Standing),
-        request: Request<()>,
-    ) -> (Response<Body>, Then) {
-        if standing == Standing::TooMany {
+    /// The answer, and whether the connection may carry another request after it.
+    fn answer(&self, request: Request<()>) -> (Answer, Then) {
+        let Self { server, caller, .. } = self;
+        if self.standing == Standing::TooMany {
             let rejection = Rejection::TooManyConnections;
-            return (server.service.reject(rejection), Then::Close);
+            return (self.reject(rejection), Then::Close);
         }
-        if let Some(rejection) = objection(&request) {
+        if let Some(rejection) = objection(&request, &self.known_host) {
             // The path alone: what else a target has may be a secret.
             let path = shortened(request.uri().path());
             tracing::debug!(peer = %caller.peer, ?rejection, ?path, "refused");
-            return (server.service.reject(rejection), Then::Close);
+            return (self.reject(rejection), Then::Close);
         }
-        let phase = *server.phase.borrow();
-        if let Some(response) = admin::answer(&request, phase, &server.metrics) {
-            return (response, Then::GoOn);
+        if let Some(response) = admin::answer(&request, &server.phase, &server.metrics) {
+            return (Answer::Here(response), Then::GoOn);
         }
-        // The inner block catches also what `call` does before it gives a future.
-        let peer = caller.peer;
-        let call = async { server.service.call(request, caller).await };
-        let response = match AssertUnwindSafe(call).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => {
-                server.metrics.panic();
-                tracing::error!(%peer, panic = ?message(&*panic), "handling a request panicked");
-                server.service.reject(Rejection::Panicked)
-            }
+        let call = AssertUnwindSafe(|| server.service.call(request, caller.clone()));
+        let answer = match catch_unwind(call) {
+            Ok(answer) => answer,
+            Err(panic) => Answer::Here(self.panicked(&*panic)),
         };
-        (response, Then::GoOn)
+        (answer, Then::GoOn)
+    }
+
+    fn reject(&self, rejection: Rejection) -> Answer {
+        Answer::Here(self.server.service.reject(rejection))
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Response<Body> {
+        let Server {
+            service, metrics, ..
+        } = &*self.server;
+        metrics.panic();
+        tracing::error!(peer = %self.caller.peer, panic = ?message(panic), "handling a request panicked");
+        service.reject(Rejection::Panicked)
+    }
+
+    /// The response as hyper gets it.
+    fn leave(&self, mut response: Response<Body>, leaving: Leaving) -> Response<Outgoing> {
+        if leaving.then == Then::Close {
+            // What follows the head on the wire is a body or may be one, and is never read as a request.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        if leaving.is_head {
+            response = without_body(response);
+        }
+        let Server { reads, metrics, .. } = &*self.server;
+        let (line, reads, metrics) = (Arc::clone(&self.line), reads.clone(), metrics.clone());
+        response.map(|body| Outgoing::new(body, line, reads, metrics))
     }
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
     type Response = Response<Outgoing>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Answering<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> Answering<S> {
         self.line.begin();
-        let server = Arc::clone(&self.server);
-        let (caller, line) = (self.caller.clone(), Arc::clone(&self.line));
-        let standing = self.standing;
         let (mut head, body) = request.into_parts();
         // hyper's means to leave HTTP: with it gone nobody can.
         head.extensions.clear();
@@ -96,20 +145,40 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
         // Dropped unread, so that no `100 Continue` is sent and hyper stops reading.
         drop(body);
         let is_head = head.method == Method::HEAD;
-        let request = Request::from_parts(head, ());
-        Box::pin(async move {
-            let (mut response, then) = Self::answer(&server, (caller, standing), request).await;
-            if has_body || then == Then::Close {
-                // What follows the head on the wire is a body or may be one, and is never read as a request.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
+        let (answer, then) = self.answer(Request::from_parts(head, ()));
+        let then = if has_body { Then::Close } else { then };
+        let leaving = Leaving { is_head, then };
+        match answer {
+            Answer::Here(response) => Answering::Here(Some(self.leave(response, leaving))),
+            Answer::Later(answer) => Answering::Later {
+                answer,
+                exchange: self.clone(),
+                leaving,
+            },
+        }
+    }
+}
+
+impl<S: Service> Future for Answering<S> {
+    type Output = Result<Response<Outgoing>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Here(response) => response
+                .take()
+                .map_or(Poll::Pending, |it| Poll::Ready(Ok(it))),
+            Self::Later {
+                answer,
+                exchange,
+                leaving,
+            } => {
+                let response = match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+                    Ok(polled) => ready!(polled),
+                    Err(panic) => exchange.panicked(&*panic),
+                };
+                Poll::Ready(Ok(exchange.leave(response, *leaving)))
             }
-            if is_head {
-                response = without_body(response);
-            }
-            let (reads, metrics) = (server.reads.clone(), server.metrics.clone());
-            Ok(response.map(|body| Outgoing::new(body, line, reads, metrics)))
-        })
+        }
     }
 }
 
@@ -120,7 +189,7 @@ enum Then {
     Close,
 }
 
-fn objection(request: &Request<()>) -> Option<Rejection> {
+fn objection(request: &Request<()>, known_host: &OnceLock<HeaderValue>) -> Option<Rejection> {
     let target = request.uri();
     if target_bytes(target) > Limits::TARGET_BYTES {
         return Some(Rejection::TargetTooLong);
@@ -128,7 +197,7 @@ fn objection(request: &Request<()>) -> Option<Rejection> {
     if request.method() == Method::CONNECT {
         return Some(Rejection::Connect);
     }
-    let sound = host::is_sound(request.version(), target, request.headers());
+    let sound = host::is_sound(request.version(), target, request.headers(), known_host);
     (!sound).then_some(Rejection::BadHost)
 }
 

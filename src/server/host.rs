@@ -1,8 +1,9 @@
 //! Which host a request is for, and whether it says so in one voice. Pure.
 
 use std::str::FromStr as _;
+use std::sync::OnceLock;
 
-use hyper::header::{HOST, HeaderMap};
+use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Uri, Version};
 
@@ -13,14 +14,28 @@ const HTTP_PORT: u16 = 80;
 /// well-formed one, and where the target has an authority too, the same. An empty one is refused as well, since an
 /// `http` URI with an empty host is invalid (RFC 9110 section 4.2.1). The RFC would let the target win over `Host`; two
 /// that differ are refused, since no honest client sends them and a proxy before us may have judged by the other one.
-pub(super) fn is_sound(version: Version, target: &Uri, headers: &HeaderMap) -> bool {
+///
+/// `known` is a well-formed `Host` that was seen before on the same connection, which nearly always repeats it.
+pub(super) fn is_sound(
+    version: Version,
+    target: &Uri,
+    headers: &HeaderMap,
+    known: &OnceLock<HeaderValue>,
+) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
+    let written = match (hosts.next(), hosts.next()) {
         (None, _) => return version < Version::HTTP_11,
         (Some(_), Some(_)) => return false,
-        (Some(host), None) => host.to_str().ok().and_then(Host::parse),
+        (Some(host), None) => host,
     };
-    let Some(host) = host else { return false };
+    if target.authority().is_none() && known.get() == Some(written) {
+        return true;
+    }
+    let Some(host) = written.to_str().ok().and_then(Host::parse) else {
+        return false;
+    };
+    // A clone of its own: the header is a part of all that was read with it.
+    known.get_or_init(|| HeaderValue::from_bytes(written.as_bytes()).unwrap_or(written.clone()));
     target
         .authority()
         .is_none_or(|authority| Host::parse(authority.as_str()) == Some(host))
@@ -62,7 +77,11 @@ mod tests {
             .iter()
             .map(|host| (HOST, host.parse().unwrap()))
             .collect();
-        is_sound(version, &target.parse().unwrap(), &headers)
+        let (target, known) = (target.parse().unwrap(), OnceLock::new());
+        let first = is_sound(version, &target, &headers, &known);
+        let again = is_sound(version, &target, &headers, &known);
+        assert_eq!(first, again, "{target} {hosts:?}");
+        first
     }
 
     #[track_caller]
@@ -83,6 +102,20 @@ mod tests {
         check("/v2/", &[], false);
         check("/v2/", &["a.example", "b.example"], false);
         check("/v2/", &["a.example", "a.example"], false);
+    }
+
+    #[test]
+    fn what_is_known_of_one_host_says_nothing_of_another() {
+        let known = OnceLock::new();
+        let sound = |target: &str, host: &str| {
+            let headers = [(HOST, host.parse().unwrap())].into_iter().collect();
+            is_sound(Version::HTTP_11, &target.parse().unwrap(), &headers, &known)
+        };
+        assert!(sound("/v2/", "a.example"));
+        assert!(sound("/v2/", "a.example"));
+        assert!(!sound("http://b.example/v2/", "a.example"));
+        assert!(!sound("/v2/", "a b"));
+        assert!(sound("/v2/", "b.example"));
     }
 
     #[test]

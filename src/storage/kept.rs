@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::DefaultHashBuilder;
 use moka::sync::Cache;
 use rustix::fs::fstat;
 
@@ -16,12 +17,13 @@ const KEPT_MAX: u64 = 128;
 
 /// The open ones, by digest.
 #[derive(Debug)]
-pub(super) struct Kept(Cache<Digest, StoredBlob>);
+pub(super) struct Kept(Cache<Digest, StoredBlob, DefaultHashBuilder>);
 
 impl Kept {
     /// None yet.
     pub(super) fn new() -> Self {
-        Self(Cache::new(KEPT_MAX))
+        let open = Cache::builder().max_capacity(KEPT_MAX);
+        Self(open.build_with_hasher(DefaultHashBuilder::default()))
     }
 
     /// Closes the blob `digest`, once those who read it are done: as long as it is open, its room is taken.

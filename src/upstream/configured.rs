@@ -1,6 +1,6 @@
 //! The upstreams that the operator names, set up anew or kept as they are.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 use rustls::RootCertStore;

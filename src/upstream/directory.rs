@@ -1,6 +1,6 @@
 //! Which registries there are: names only, no connection is made here.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::built_in;
 use super::guard;

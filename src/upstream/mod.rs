@@ -1,12 +1,12 @@
 //! Other registries: who they are, what may be sent to them, and how they answer.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use reqwest::header::HeaderValue;
 
 use crate::clock::Clock;

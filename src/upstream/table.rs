@@ -1,8 +1,9 @@
 //! What is known of the public registries before anybody asks them: aliases, endpoints, who issues their tokens, and
 //! where they differ from the specification. Data only.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use hashbrown::HashMap;
 
 /// One registry, or a family of registries that share a form of name.
 #[derive(Debug)]

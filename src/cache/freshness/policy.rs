@@ -1,8 +1,8 @@
 //! What the operator says about tags: terms, and rules that change them.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use regex::Regex;
 
 use crate::oci::{Namespace, RepositoryName, RepositoryPatterns, Tag};

@@ -146,15 +146,12 @@ impl<'a> Taker<'a> {
             self.imported.wrong += 1;
             return Ok(None);
         };
-        let manifest = Manifest {
-            descriptor: Descriptor {
-                media_type,
-                digest,
-                size: bytes.len() as u64,
-            },
-            bytes: bytes.into(),
-            audience: self.audience,
+        let descriptor = Descriptor {
+            media_type,
+            digest,
+            size: bytes.len() as u64,
         };
+        let manifest = Manifest::new(descriptor, bytes.into(), self.audience);
         let key = ManifestKey::of(root.namespace.clone(), root.repository.clone(), digest);
         // The record first: bytes that are there without it would pass for a blob.
         shelf::write_record(self.storage, &key, &manifest)?;

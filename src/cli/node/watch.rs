@@ -10,7 +10,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Finding, Mirror, Node};
-use crate::http::{Body, Caller, Rejection, Service};
+use crate::http::{Answer, Body, Caller, Rejection, Service};
 use crate::metrics::Metrics;
 use crate::server::{self, Limits, Listener};
 
@@ -25,8 +25,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 struct Nothing;
 
 impl Service for Nothing {
-    async fn call(&self, _: Request<()>, _: Caller) -> Response<Body> {
-        with_status(StatusCode::NOT_FOUND)
+    fn call(&self, _: Request<()>, _: Caller) -> Answer {
+        Answer::Here(with_status(StatusCode::NOT_FOUND))
     }
 
     fn reject(&self, rejection: Rejection) -> Response<Body> {

@@ -45,18 +45,20 @@ async fn a_panic_costs_one_request_only() {
     let mut other = server.connect().await;
     other.send(get("/slow")).await;
     server.toy.waiting.notified().await;
-    let answer = server
-        .exchange([get("/panic"), get_and_close("/after")].concat())
-        .await;
-    assert_eq!(statuses(&answer), ["500", "200"]);
-    assert!(answer.contains("\r\n\r\nPanicked"));
+    for path in ["/panic", "/panic-at-once"] {
+        let answer = server
+            .exchange([get(path), get_and_close("/after")].concat())
+            .await;
+        assert_eq!(statuses(&answer), ["500", "200"], "{path}");
+        assert!(answer.contains("\r\n\r\nPanicked"), "{path}");
+    }
     server.toy.gate.notify_one();
     assert!(other.until("slow").await.starts_with("HTTP/1.1 200"));
     assert!(
         server
             .metrics
             .render()
-            .contains("entrepot_panics_total 1\n")
+            .contains("entrepot_panics_total 2\n")
     );
 }
 

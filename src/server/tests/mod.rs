@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::trial::{ENDLESS, Ends, Library};
 use super::{Drained, Limits, Listener, bind, serve};
-use crate::http::{Body, Caller, End, Rejection, Service};
+use crate::http::{Answer, Body, Caller, End, Rejection, Service};
 use crate::metrics::Metrics;
 
 /// Longer than any deadline of the server, for tests that would hang otherwise.
@@ -41,8 +41,8 @@ struct Toy {
     waiting: Arc<Notify>,
 }
 
-impl Service for Toy {
-    async fn call(&self, request: Request<()>, caller: Caller) -> Response<Body> {
+impl Toy {
+    async fn answer(self, request: Request<()>, caller: Caller) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let seen = format!("{} {}", request.method(), request.uri());
         self.seen.lock().unwrap().push(seen);
@@ -75,6 +75,15 @@ impl Service for Toy {
         Response::new(body.on_end(move |bytes, end| {
             let _ = ends.send((bytes, end));
         }))
+    }
+}
+
+impl Service for Toy {
+    fn call(&self, request: Request<()>, caller: Caller) -> Answer {
+        match request.uri().path() {
+            "/panic-at-once" => panic!("on purpose"),
+            _ => Answer::later(self.clone().answer(request, caller)),
+        }
     }
 
     fn reject(&self, rejection: Rejection) -> Response<Body> {

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::http::{Body, Caller, Chunk, End, Rejection, Segment, Service};
+use crate::http::{Answer, Body, Caller, Chunk, End, Rejection, Segment, Service};
 
 /// Bytes of the file.
 pub const FILE_BYTES: u64 = 6 << 20;
@@ -88,7 +88,7 @@ impl Library {
 }
 
 impl Service for Library {
-    async fn call(&self, request: Request<()>, _: Caller) -> Response<Body> {
+    fn call(&self, request: Request<()>, _: Caller) -> Answer {
         self.answered.fetch_add(1, Ordering::Relaxed);
         let path = request.uri().path().to_owned();
         let mut words = path.split('/').skip(1);
@@ -130,7 +130,7 @@ impl Service for Library {
         if kind == "unchanged" {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
-        response
+        Answer::Here(response)
     }
 
     fn reject(&self, rejection: Rejection) -> Response<Body> {

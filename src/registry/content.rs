@@ -1,0 +1,304 @@
+//! Requests for content: manifests and blobs.
+//!
+//! Nearly all of it is at hand: in memory, or in a file that is open, and anybody's to read. That is answered without
+//! waiting for anything; whatever is not, and every refusal, goes the long way.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{HeaderMap, Response, StatusCode};
+
+use super::conditional::{Precondition, accepts, precondition};
+use super::error::{Content, Error};
+use super::log::Entry;
+use super::range::{self, Wanted};
+use super::response::Builder;
+use super::route::{Item, Target};
+use super::{Ask, Registry, echo};
+use crate::cache::{Blob, Manifest, Outcome};
+use crate::http::{Body, End};
+use crate::oci::{Descriptor, Digest, Namespace, Reference};
+
+impl Registry {
+    /// Answers with what is at hand.
+    pub(super) fn at_hand(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        item: &Item,
+        entry: &mut Entry,
+    ) -> Option<Response<Body>> {
+        let target = &*self.meant_at_hand(target, item)?;
+        let response = match item {
+            Item::Manifest(reference) => self.manifest_at_hand(ask, target, reference)?,
+            Item::Blob(digest) => self.blob_at_hand(ask, target, *digest)?,
+            Item::Tags(..) | Item::Referrers(..) => return None,
+        };
+        entry.asked(item.kind(), target, self.upstreams.directory());
+        entry.came(Outcome::Hit);
+        Some(response.unwrap_or_else(|error| entry.failed(&error, Some(echo(target)))))
+    }
+
+    fn manifest_at_hand(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        reference: &Reference,
+    ) -> Option<Result<Response<Body>, Error>> {
+        let source = self.source_at_hand(ask, target, Content::Manifest)?;
+        let (manifest, age) = match reference {
+            Reference::Digest(digest) => (self.cache.manifest_at_hand(&source, digest)?, None),
+            Reference::Tag(tag) => {
+                let tagged = self.cache.tagged_manifest_at_hand(&source, tag)?;
+                (tagged.manifest, Some(tagged.age))
+            }
+        };
+        let document = Document {
+            outcome: Outcome::Hit,
+            manifest,
+            age,
+        };
+        Some(document.answer(ask, target))
+    }
+
+    fn blob_at_hand(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        digest: Digest,
+    ) -> Option<Result<Response<Body>, Error>> {
+        let source = self.source_at_hand(ask, target, Content::Blob)?;
+        let wanted = WantedBlob::new(ask, target, digest).ok()?;
+        let blob = self.cache.blob_at_hand(&source, &digest)?;
+        Some(if wanted.is_head_enough() {
+            Ok(wanted.head(Outcome::Hit, blob.size()))
+        } else {
+            self.send(&wanted, Outcome::Hit, blob)
+        })
+    }
+
+    pub(super) async fn manifest(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        reference: Reference,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Error> {
+        let source = self.source(ask, target, Content::Manifest).await?;
+        let failed = |error| Error::Cache(error, Content::Manifest);
+        let (outcome, manifest, age) = match reference {
+            Reference::Digest(digest) => {
+                let found = self.cache.manifest(source, digest).await;
+                let (outcome, manifest) = found.map_err(failed)?;
+                (outcome, manifest, None)
+            }
+            Reference::Tag(tag) => {
+                let found = self.cache.tagged_manifest(source, tag).await;
+                let (outcome, tagged) = found.map_err(failed)?;
+                (outcome, tagged.manifest, Some(tagged.age))
+            }
+        };
+        entry.came(outcome);
+        let document = Document {
+            outcome,
+            manifest,
+            age,
+        };
+        document.answer(ask, target)
+    }
+
+    pub(super) async fn blob(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        digest: Digest,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Error> {
+        let source = self.source(ask, target, Content::Blob).await?;
+        let failed = |error| Error::Cache(error, Content::Blob);
+        let wanted = WantedBlob::new(ask, target, digest)?;
+        if wanted.is_head_enough() {
+            let sized = self.cache.blob_size(&source, digest).await;
+            let (outcome, size) = sized.map_err(failed)?;
+            entry.came(outcome);
+            return Ok(wanted.head(outcome, size));
+        }
+        let found = self.cache.blob(source, digest).await;
+        let (outcome, blob) = found.map_err(failed)?;
+        entry.came(outcome);
+        self.send(&wanted, outcome, blob)
+    }
+
+    /// Sends what is wanted of a blob. Should its file turn out to be unreadable, the cache is told.
+    fn send(
+        &self,
+        wanted: &WantedBlob<'_>,
+        outcome: Outcome,
+        blob: Blob,
+    ) -> Result<Response<Body>, Error> {
+        let file = blob.file();
+        let response = wanted.send(outcome, blob)?;
+        let Some(file) = file else {
+            return Ok(response);
+        };
+        let (cache, digest) = (Arc::clone(&self.cache), wanted.digest);
+        Ok(response.map(|body| {
+            body.on_end(move |_, end| {
+                if end == End::Unreadable {
+                    cache.unreadable(digest, file);
+                }
+            })
+        }))
+    }
+
+    /// The target, if it is clear at once which registry is meant.
+    fn meant_at_hand<'a>(&self, target: &'a Target, item: &Item) -> Option<Cow<'a, Target>> {
+        let Some(name) = &target.unplaced else {
+            return Some(Cow::Borrowed(target));
+        };
+        if !self.upstreams.directory().further_defaults().is_empty() {
+            return None;
+        }
+        let Some(digest) = item.digest() else {
+            return Some(Cow::Borrowed(target));
+        };
+        let origin = self
+            .cache
+            .origin_at_hand(name, &target.repository, digest)?;
+        self.at_origin(target, origin).map(Cow::Owned)
+    }
+}
+
+/// A manifest that is to be sent.
+struct Document {
+    outcome: Outcome,
+    manifest: Arc<Manifest>,
+    /// How long ago upstream confirmed that the tag points to it; `None` where it was asked for by its digest.
+    age: Option<Duration>,
+}
+
+impl Document {
+    fn answer(&self, ask: &Ask, target: &Target) -> Result<Response<Body>, Error> {
+        let Manifest {
+            descriptor, bytes, ..
+        } = &*self.manifest;
+        // Whoever names the digest means these bytes, whatever they are.
+        if self.age.is_some() && !accepts(&ask.headers, &descriptor.media_type) {
+            return Err(Error::NotAcceptable);
+        }
+        match precondition(&ask.headers, &descriptor.digest) {
+            Precondition::Failed => Err(Error::PreconditionFailed),
+            Precondition::NotModified => {
+                let builder = Builder::new(StatusCode::NOT_MODIFIED);
+                let builder = builder.digest(&descriptor.digest.to_string());
+                let builder = builder.namespace(&target.namespace);
+                Ok(self.come(builder, target).head(None))
+            }
+            Precondition::Holds => {
+                let head = self
+                    .manifest
+                    .head(|| head_of(descriptor, &target.namespace));
+                let builder = self.come(Builder::of(StatusCode::OK, head.clone()), target);
+                Ok(if ask.head {
+                    builder.head(Some(descriptor.size))
+                } else {
+                    builder.full(bytes.clone())
+                })
+            }
+        }
+    }
+
+    /// Says how it came about, and about which registry it is, where the client has another name for that.
+    fn come(&self, builder: Builder, target: &Target) -> Builder {
+        let builder = match &target.asked {
+            Some(asked) if *asked != target.namespace => builder.namespace(asked),
+            Some(_) | None => builder,
+        };
+        let builder = match self.age {
+            Some(age) => builder.age(age),
+            None => builder,
+        };
+        builder.outcome(self.outcome)
+    }
+}
+
+/// What is said of a manifest in every answer that sends it. As the answers are nearly all hits, room for the rest is
+/// there, too.
+fn head_of(descriptor: &Descriptor, namespace: &Namespace) -> HeaderMap {
+    Builder::new(StatusCode::OK)
+        .namespace(namespace)
+        .digest(&descriptor.digest.to_string())
+        .media_type(descriptor.media_type.as_str())
+        .outcome(Outcome::Hit)
+        .age(Duration::ZERO)
+        .head(Some(descriptor.size))
+        .into_parts()
+        .0
+        .headers
+}
+
+/// A blob that is asked for, and what of it.
+struct WantedBlob<'a> {
+    ask: &'a Ask,
+    target: &'a Target,
+    digest: Digest,
+    etag: String,
+    is_known: bool,
+}
+
+impl<'a> WantedBlob<'a> {
+    /// What `ask` wants.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`], where it is another blob.
+    fn new(ask: &'a Ask, target: &'a Target, digest: Digest) -> Result<Self, Error> {
+        let is_known = match precondition(&ask.headers, &digest) {
+            Precondition::Failed => return Err(Error::PreconditionFailed),
+            Precondition::NotModified => true,
+            Precondition::Holds => false,
+        };
+        Ok(Self {
+            ask,
+            target,
+            digest,
+            etag: digest.to_string(),
+            is_known,
+        })
+    }
+
+    /// Whether no byte of it is wanted.
+    fn is_head_enough(&self) -> bool {
+        self.ask.head || self.is_known
+    }
+
+    fn described(&self, outcome: Outcome, status: StatusCode) -> Builder {
+        Builder::new(status)
+            .namespace(echo(self.target))
+            .outcome(outcome)
+            .digest(&self.etag)
+    }
+
+    fn head(&self, outcome: Outcome, size: u64) -> Response<Body> {
+        if self.is_known {
+            self.described(outcome, StatusCode::NOT_MODIFIED).head(None)
+        } else {
+            let builder = self.described(outcome, StatusCode::OK).octets();
+            builder.head(Some(size))
+        }
+    }
+
+    fn send(&self, outcome: Outcome, blob: Blob) -> Result<Response<Body>, Error> {
+        let size = blob.size();
+        let described = |status| self.described(outcome, status).octets();
+        match range::wanted(&self.ask.headers, size, &self.etag) {
+            Wanted::Whole => Ok(described(StatusCode::OK).reader(blob.read(0..size), size)),
+            Wanted::Part(part) => {
+                let length = part.end - part.start;
+                let builder = described(StatusCode::PARTIAL_CONTENT).part(&part, size);
+                Ok(builder.reader(blob.read(part), length))
+            }
+            Wanted::Nothing => Err(Error::RangeNotSatisfiable { size }),
+        }
+    }
+}
