@@ -1,6 +1,7 @@
 //! Where manifests and tags are kept: in memory while they are hot, in storage for good.
 
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +51,8 @@ pub struct Manifest {
     pub(super) audience: Audience,
     /// See [`Manifest::head`].
     head: OnceLock<HeaderMap>,
+    /// When the evictor was told last that it is in use.
+    told_used: AtomicU32,
 }
 
 impl Manifest {
@@ -60,6 +63,7 @@ impl Manifest {
             bytes,
             audience,
             head: OnceLock::new(),
+            told_used: AtomicU32::new(0),
         }
     }
 
@@ -181,7 +185,8 @@ impl Shelf {
     pub(super) fn hot(&self, key: &ManifestKey) -> Option<Arc<Manifest>> {
         let manifest = self.hot.get(key)?;
         // Or its file would go while everybody asks for it, and a restart would not find it.
-        self.evictor.used_in_memory(&key.digest);
+        self.evictor
+            .used_in_memory(&key.digest, &manifest.told_used);
         Some(manifest)
     }
 
@@ -203,7 +208,8 @@ impl Shelf {
             Some(manifest) => Arc::new(manifest),
             None => self.shared_manifest(key).await?,
         };
-        self.evictor.used_in_memory(&key.digest);
+        self.evictor
+            .used_in_memory(&key.digest, &manifest.told_used);
         self.learn(key, &manifest);
         self.hot.insert(key.clone(), Arc::clone(&manifest));
         Some(manifest)

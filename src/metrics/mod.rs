@@ -4,7 +4,7 @@
 //! `upstream::Directory::label` gives, never text of a client.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -14,6 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+mod answers;
+pub use answers::Answered;
+use answers::{Answers, Tally};
 
 mod cache;
 use cache::CacheMetrics;
@@ -46,6 +50,7 @@ struct Inner {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<KindLabel, Histogram, fn() -> Histogram>,
     served_bytes: Family<ServedLabels, Counter>,
+    answers: Answers,
     upstream_requests: Family<UpstreamRequestLabels, Counter>,
     upstream_first_byte_seconds: Family<UpstreamLabel, Histogram, fn() -> Histogram>,
     upstream_request_seconds: Family<UpstreamLabel, Histogram, fn() -> Histogram>,
@@ -145,34 +150,25 @@ impl Metrics {
         text
     }
 
-    /// A client's request was answered, `duration` after its head was read until its body had ended.
-    /// `kind` is `blob`, `manifest`, `tag` or the like, `result` the outcome or `error`.
-    pub fn request(
-        &self,
-        upstream: &str,
-        kind: &'static str,
-        result: &'static str,
-        duration: Duration,
-    ) {
-        let labels = RequestLabels {
-            upstream: upstream.to_owned(),
-            kind,
-            result,
-        };
-        self.0.requests.get_or_create(&labels).inc();
-        self.0
-            .request_seconds
-            .get_or_create(&KindLabel { kind })
-            .observe(duration.as_secs_f64());
-    }
-
-    /// Body bytes went to a client; `source` is `cache`, `shared` or `upstream`.
-    pub fn served_bytes(&self, upstream: &str, source: &'static str, bytes: u64) {
-        let labels = ServedLabels {
-            upstream: upstream.to_owned(),
-            source,
-        };
-        self.0.served_bytes.get_or_create(&labels).inc_by(bytes);
+    /// A client's request was answered.
+    pub fn answered(&self, answered: &Answered<'_>) {
+        self.0.answers.count(answered, |key| {
+            let labels = RequestLabels {
+                upstream: key.upstream.to_owned(),
+                kind: key.kind,
+                result: key.result,
+            };
+            let kind = KindLabel { kind: key.kind };
+            Tally {
+                requests: self.0.requests.get_or_create(&labels).clone(),
+                seconds: self.0.request_seconds.get_or_create(&kind).clone(),
+                bytes: key.source.map(|source| {
+                    let upstream = key.upstream.to_owned();
+                    let labels = ServedLabels { upstream, source };
+                    self.0.served_bytes.get_or_create(&labels).clone()
+                }),
+            }
+        });
     }
 
     /// A request to an upstream is made again.
@@ -284,6 +280,7 @@ impl Inner {
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
             served_bytes: Family::default(),
+            answers: Answers::default(),
             upstream_requests: Family::default(),
             upstream_first_byte_seconds: Family::new_with_constructor(|| {
                 Histogram::new(FIRST_BYTE_SECONDS)

@@ -1,5 +1,7 @@
 //! What the text says after what happened.
 
+use std::time::Duration;
+
 use super::*;
 
 #[track_caller]
@@ -14,9 +16,14 @@ fn check_line(metrics: &Metrics, expected: &str) {
 #[test]
 fn every_event_shows_under_its_name() {
     let metrics = Metrics::new();
-    let second = Duration::from_secs(1);
-    metrics.request("docker.io", "tag", "hit", second);
-    metrics.served_bytes("docker.io", "cache", 7);
+    metrics.answered(&Answered {
+        upstream: "docker.io",
+        kind: "tag",
+        result: "hit",
+        source: Some("cache"),
+        bytes: 7,
+        took: Duration::from_secs(1),
+    });
     let mut request = metrics.upstream_request("ghcr.io", "HEAD");
     request.answered(200);
     request.received(4);

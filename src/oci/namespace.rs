@@ -1,5 +1,6 @@
 //! The registry an image comes from, as the host in its name (`ns`, distribution-spec "Registry Proxying").
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -82,15 +83,20 @@ impl FromStr for Namespace {
         if text.is_empty() || text.len() > NAMESPACE_BYTES_MAX || !text.is_ascii() {
             return Err(NamespaceError);
         }
-        let text = text.to_ascii_lowercase();
-        let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
+        // Nearly all are written as they are called: those are not copied before the end.
+        let text: Cow<'_, str> = if text.bytes().any(|c| c.is_ascii_uppercase()) {
+            text.to_ascii_lowercase().into()
+        } else {
+            text.into()
+        };
+        let (host, port): (Cow<'_, str>, _) = if let Some(bracketed) = text.strip_prefix('[') {
             let (literal, rest) = bracketed.split_once(']').ok_or(NamespaceError)?;
             let literal: Ipv6Addr = literal.parse().map_err(|_| NamespaceError)?;
             let port = match rest {
                 "" => None,
                 rest => Some(rest.strip_prefix(':').ok_or(NamespaceError)?),
             };
-            (format!("[{literal}]"), port)
+            (format!("[{literal}]").into(), port)
         } else {
             let (host, port) = match text.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
@@ -101,7 +107,7 @@ impl FromStr for Namespace {
             if !is_ipv4 && !is_dns_name(host) {
                 return Err(NamespaceError);
             }
-            (host.to_owned(), port)
+            (host.into(), port)
         };
         let canonical = match port {
             None => host,
@@ -109,12 +115,12 @@ impl FromStr for Namespace {
                 let written = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
                 match digits.parse::<u16>() {
                     Ok(443) if written => host,
-                    Ok(port) if written && port != 0 => format!("{host}:{port}"),
+                    Ok(port) if written && port != 0 => format!("{host}:{port}").into(),
                     _ => return Err(NamespaceError),
                 }
             }
         };
-        Ok(Self(canonical.into()))
+        Ok(Self((*canonical).into()))
     }
 }
 

@@ -1,7 +1,5 @@
 //! Which registry, and which repository of it, the name in a path belongs to. Pure.
 
-use std::borrow::Cow;
-
 use super::route::{RouteError, Target};
 use super::ways::Meant;
 use crate::oci::{Namespace, RepositoryName};
@@ -10,25 +8,27 @@ use crate::upstream::Directory;
 /// Finds out which registry a name belongs to: the one that is `meant` by the way in, else the one its first part names,
 /// else the default one. `asked` is `ns`, as the client wrote it.
 pub(super) fn locate(
-    name: &[Cow<'_, str>],
+    name: &str,
     asked: Option<Namespace>,
     meant: Meant,
     directory: &Directory,
 ) -> Result<Target, RouteError> {
-    let first = first_as_namespace(name, directory);
-    let (namespace, rest, is_placed) = match (meant, first) {
+    let (namespace, rest, is_placed) = match (meant, first_as_namespace(name, directory)) {
         (Meant::Registry(meant), first) => {
             // BuildKit's `mirrors`, k3s's rewrites and `override_path` say it twice.
-            let said_twice = first.as_ref() == Some(&meant);
-            (meant, &name[usize::from(said_twice)..], true)
+            let rest = match first {
+                Some((first, rest)) if first == meant => rest,
+                Some(_) | None => name,
+            };
+            (meant, rest, true)
         }
-        (Meant::Anything | Meant::Named, Some(first)) if directory.serves(&first) => {
-            (first, &name[1..], true)
+        (Meant::Anything | Meant::Named, Some((first, rest))) if directory.serves(&first) => {
+            (first, rest, true)
         }
         (Meant::Anything, _) => (directory.default_upstream().clone(), name, false),
         (Meant::Named, _) => return Err(RouteError::Host),
     };
-    let name: RepositoryName = rest.join("/").parse()?;
+    let name: RepositoryName = rest.parse()?;
     let unplaced = (!is_placed).then(|| name.clone());
     let repository = directory.repository_name(&namespace, name)?;
     Ok(Target {
@@ -39,12 +39,10 @@ pub(super) fn locate(
     })
 }
 
-/// The first part of a name as a registry, where it looks like one and a repository follows.
-fn first_as_namespace(name: &[Cow<'_, str>], directory: &Directory) -> Option<Namespace> {
-    let [first, _, ..] = name else {
-        return None;
-    };
+/// The first part of a name as a registry, where it looks like one and a repository follows, and that.
+fn first_as_namespace<'a>(name: &'a str, directory: &Directory) -> Option<(Namespace, &'a str)> {
+    let (first, rest) = name.split_once('/')?;
     let host_shaped = first.contains(['.', ':']) || first == "localhost";
     let namespace: Namespace = host_shaped.then(|| first.parse().ok())??;
-    Some(directory.canonical(&namespace))
+    Some((directory.canonical(&namespace), rest))
 }

@@ -191,12 +191,12 @@ pub(super) fn parse(
         let namespace = asked.or(meant);
         return Ok(Route::Base { namespace });
     }
-    let segments = path.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
-    let (name, kind) = split(&segments)?;
+    let path = &*decode(path)?;
+    let (name, kind) = split(path)?;
     let located = locate(name, asked, meant, directory)?;
     let written = || Written {
         path: target.path().to_owned(),
-        name: name.join("/"),
+        name: name.to_owned(),
     };
     let item = match kind {
         Kind::Manifest(reference) => Item::Manifest(reference),
@@ -224,22 +224,22 @@ fn asked_namespace(query: &str) -> Result<Option<Namespace>, RouteError> {
     }
 }
 
-/// Decodes a segment of the path, once. Only what has no meaning of its own in a path may be escaped: clients write
-/// `sha256%3A…`, nobody honest writes `%2e%2e%2f`.
-fn decode(segment: &str) -> Result<Cow<'_, str>, RouteError> {
-    if segment.is_empty() {
+/// Decodes a path, once. Only what has no meaning of its own in a path may be escaped: clients write `sha256%3A…`, nobody
+/// honest writes `%2e%2e%2f`.
+fn decode(path: &str) -> Result<Cow<'_, str>, RouteError> {
+    if path.split('/').any(str::is_empty) {
         return Err(NameError::Grammar.into());
     }
-    if !segment.contains(['%', '\0']) {
-        return Ok(segment.into());
+    if !path.contains(['%', '\0']) {
+        return Ok(path.into());
     }
-    let decoded = percent_decode_str(segment)
+    let decoded = percent_decode_str(path)
         .decode_utf8()
         .map_err(|_| RouteError::Escape)?;
     let count = |text: &str, c: char| text.matches(c).count();
     let same = ['/', '.', '\\']
         .iter()
-        .all(|&c| count(&decoded, c) == count(segment, c));
+        .all(|&c| count(&decoded, c) == count(path, c));
     if same && !decoded.contains(['%', '\0']) {
         Ok(decoded)
     } else {
@@ -247,18 +247,16 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, RouteError> {
     }
 }
 
-/// Parts the segments into the name and what is asked of it.
-fn split<'a>(segments: &'a [Cow<'a, str>]) -> Result<(&'a [Cow<'a, str>], Kind), RouteError> {
-    let (name, kind) = match segments {
-        [name @ .., kind, reference] if kind == "manifests" => {
-            (name, Kind::Manifest(reference.parse()?))
-        }
-        [name @ .., kind, digest] if kind == "blobs" => (name, Kind::Blob(digest.parse()?)),
-        [name @ .., kind, list] if kind == "tags" && list == "list" => (name, Kind::Tags),
-        [name @ .., kind, digest] if kind == "referrers" => {
-            (name, Kind::Referrers(digest.parse()?))
-        }
-        [only] if only == "_catalog" => return Err(RouteError::Unsupported("a catalog")),
+/// Parts a path into the name and what is asked of it.
+fn split(path: &str) -> Result<(&str, Kind), RouteError> {
+    let (before, last) = path.rsplit_once('/').unwrap_or(("", path));
+    let (name, kind) = before.rsplit_once('/').unwrap_or(("", before));
+    let kind = match (kind, last) {
+        ("manifests", reference) => Kind::Manifest(reference.parse()?),
+        ("blobs", digest) => Kind::Blob(digest.parse()?),
+        ("tags", "list") => Kind::Tags,
+        ("referrers", digest) => Kind::Referrers(digest.parse()?),
+        ("", "_catalog") => return Err(RouteError::Unsupported("a catalog")),
         _ => return Err(RouteError::Path),
     };
     if name.is_empty() {

@@ -75,9 +75,9 @@ impl<W: Wire> Socket<W> {
         }
         self.awaiting = awaiting;
         match awaiting {
-            Awaiting::Nothing => self.read_deadline.clear(),
+            // Most heads come whole: there is a deadline once one turns out not to have.
+            Awaiting::Nothing | Awaiting::Head => self.read_deadline.clear(),
             Awaiting::Request => self.read_deadline.set(self.idle_timeout),
-            Awaiting::Head => self.read_deadline.set(self.head_timeout),
         }
     }
 
@@ -101,6 +101,9 @@ impl<W: Wire> Socket<W> {
         self.refresh();
         if !self.line.is_busy() && self.awaiting == Awaiting::Nothing {
             self.await_what(Awaiting::Request);
+        }
+        if self.awaiting == Awaiting::Head && !self.read_deadline.is_set() {
+            self.read_deadline.set(self.head_timeout);
         }
         ready!(self.read_deadline.poll(cx));
         let what = match self.awaiting {

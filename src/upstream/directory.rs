@@ -144,11 +144,14 @@ impl Directory {
     /// The metric label of `canonical`: its name where that is configured or built in, so that the number of labels
     /// is bounded, whatever clients ask for.
     pub fn label<'a>(&self, canonical: &'a Namespace) -> &'a str {
-        if self.is_configured(canonical) || Row::names_exactly(canonical.as_str()) {
-            canonical.as_str()
-        } else {
-            LABEL_OF_OTHERS
-        }
+        let others = self.label_of_others(canonical);
+        others.unwrap_or(canonical.as_str())
+    }
+
+    /// The metric label of `canonical`, where that is one of those that are all called the same.
+    pub fn label_of_others(&self, canonical: &Namespace) -> Option<&'static str> {
+        let has_own = self.is_configured(canonical) || Row::names_exactly(canonical.as_str());
+        (!has_own).then_some(LABEL_OF_OTHERS)
     }
 }
 

@@ -157,10 +157,17 @@ impl Evictor {
     }
 
     /// A blob whose content is in memory is used now. Does not block: while the list is busy, nothing is remembered.
-    pub(super) fn used_in_memory(&self, digest: &Digest) {
+    /// `told_used` is when it was told last: no more than once a second has to be.
+    pub(super) fn used_in_memory(&self, digest: &Digest, told_used: &AtomicU32) {
         let now = self.now();
+        if told_used.load(Ordering::Relaxed) == now {
+            return;
+        }
         let note = match self.0.state.try_lock() {
-            Ok(mut state) => state.policy.used(&Key::from(digest), now),
+            Ok(mut state) => {
+                told_used.store(now, Ordering::Relaxed);
+                state.policy.used(&Key::from(digest), now)
+            }
             Err(_) => None,
         };
         let Some(note) = note else {
