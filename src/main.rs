@@ -83,10 +83,11 @@ fn main() -> ExitCode {
         return told(probes.map_or(Ok(()), |probe| health_of(&probe, pull.as_deref())));
     }
     let filter = config.log.filter.clone();
-    match config.log.format {
+    // Until the end: the last lines are written then.
+    let _log = match config.log.format {
         LogFormat::Text => logging::start_text(filter),
         LogFormat::Json => logging::start_json(filter),
-    }
+    };
     for warning in &config.warnings {
         warn!("{warning}");
     }

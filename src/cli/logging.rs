@@ -5,34 +5,42 @@
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, Write};
+use std::time::SystemTime;
 
-use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata};
 use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, layer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, MakeWriter, layer};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
 
-/// Logs for people: one line an event, no colours.
-pub fn start_text(filter: Targets) {
-    let lines = layer()
+pub use super::lines::LastLines;
+use super::lines::Lines;
+
+/// Logs for people: one line an event, no colours. The last lines are written when what is returned is dropped.
+pub fn start_text(filter: Targets) -> LastLines {
+    let (lines, last_lines) = Lines::to(io::stderr());
+    let layer = layer()
         .event_format(Line)
-        .with_writer(|| Escaping(io::stderr()))
+        .with_writer(StandardError(lines))
         .log_internal_errors(false);
-    start(lines.with_filter(without_echo(filter)));
+    start(layer.with_filter(without_echo(filter)));
+    last_lines
 }
 
-/// Logs for machines: one JSON object an event, its fields beside `timestamp`, `level`, `target` and `message`.
-pub fn start_json(filter: Targets) {
-    let lines = layer()
+/// Logs for machines: one JSON object an event, its fields beside `timestamp`, `level`, `target` and `message`. As
+/// [`start_text`].
+pub fn start_json(filter: Targets) -> LastLines {
+    let (lines, last_lines) = Lines::to(io::stderr());
+    let layer = layer()
         .json()
         .flatten_event(true)
-        .with_writer(|| Escaping(io::stderr()))
+        .with_writer(StandardError(lines))
         .log_internal_errors(false);
-    start(lines.with_filter(without_echo(filter)));
+    start(layer.with_filter(without_echo(filter)));
+    last_lines
 }
 
 /// The filter without what is said of each change of a file: where the log is a file beside the configuration, every
@@ -57,7 +65,8 @@ impl FormatEvent<Registry, DefaultFields> for Line {
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        SystemTime.format_time(&mut writer)?;
+        let now = humantime::format_rfc3339_micros(SystemTime::now());
+        write!(writer, "{now}")?;
         // What comes by way of the crate `log` says in fields of its own where it is from.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
@@ -79,23 +88,81 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        self.written = self.written.and_then(|()| {
-            self.writer.write_char(' ')?;
-            if field.name() != "message" {
-                self.writer.write_str(field.name())?;
-                self.writer.write_char('=')?;
-            }
-            self.writer.write_fmt(value)
-        });
+    fn write(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if self.written.is_err() || field.name().starts_with("log.") {
+            return;
+        }
+        self.written = self.begin(field).and_then(|()| write(&mut self.writer));
     }
+
+    fn begin(&mut self, field: &Field) -> fmt::Result {
+        self.writer.write_str(" ")?;
+        if field.name() != "message" {
+            self.writer.write_str(field.name())?;
+            self.writer.write_str("=")?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `text` looks the same in quotes, so that nothing of it need be looked at one by one.
+fn is_quoted_as_is(text: &str) -> bool {
+    let as_is = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    text.bytes().all(as_is)
 }
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if !field.name().starts_with("log.") {
-            self.write(field, format_args!("{value:?}"));
-        }
+        self.write(field, |writer| write!(writer, "{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.write(field, |writer| {
+            if is_quoted_as_is(value) {
+                writer.write_str("\"")?;
+                writer.write_str(value)?;
+                writer.write_str("\"")
+            } else {
+                write!(writer, "{value:?}")
+            }
+        });
+    }
+}
+
+/// Standard error, for one line after the other.
+struct StandardError(Lines<io::Stderr>);
+
+/// The way of one line there.
+struct OneLine<'a> {
+    lines: &'a Lines<io::Stderr>,
+    is_urgent: bool,
+}
+
+impl<'a> MakeWriter<'a> for StandardError {
+    type Writer = Escaping<OneLine<'a>>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        let is_urgent = true;
+        let lines = &self.0;
+        Escaping(OneLine { lines, is_urgent })
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        // The more verbose a level, the greater it is.
+        let is_urgent = *metadata.level() <= Level::WARN;
+        let lines = &self.0;
+        Escaping(OneLine { lines, is_urgent })
+    }
+}
+
+impl Write for OneLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines.add(line, self.is_urgent);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

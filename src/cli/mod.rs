@@ -8,5 +8,6 @@ pub mod node;
 pub mod probe;
 pub mod upkeep;
 
+mod lines;
 mod signals;
 pub use signals::{Hangup, Signals};

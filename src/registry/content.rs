@@ -217,7 +217,7 @@ impl Document {
         };
         let builder = match self.age {
             Some(age) => builder.age(age),
-            None => builder,
+            None => builder.ageless(),
         };
         builder.outcome(self.outcome)
     }

@@ -13,7 +13,7 @@ use super::response;
 use super::route::Target;
 use crate::cache::Outcome;
 use crate::http::{Body, Caller, End};
-use crate::metrics::Metrics;
+use crate::metrics::{Answered, Metrics};
 use crate::oci::Namespace;
 use crate::upstream::Directory;
 
@@ -22,6 +22,15 @@ const CLIENT_TEXT_MAX: usize = 300;
 
 /// What is logged as the status when the client left before there was one, as nginx does.
 const CLIENT_LEFT: u16 = 499;
+
+/// What a registry is called in metrics.
+#[derive(Debug, Clone, Copy)]
+enum Label {
+    /// What it is called everywhere.
+    ItsName,
+    /// Something else, as so many may be called what it is.
+    Other(&'static str),
+}
 
 /// What is known about a request so far.
 #[derive(Debug)]
@@ -33,8 +42,10 @@ pub(super) struct Entry {
     target: Uri,
     user_agent: Option<HeaderValue>,
     kind: &'static str,
-    upstream: String,
-    namespace: String,
+    /// The registry that was asked for content, where one was.
+    namespace: Option<Namespace>,
+    /// The metric label of that.
+    upstream: Label,
     outcome: Option<Outcome>,
     error: Option<String>,
     /// The status that was sent; [`CLIENT_LEFT`] before that.
@@ -54,8 +65,8 @@ impl Entry {
             target: request.uri().clone(),
             user_agent: request.headers().get(USER_AGENT).cloned(),
             kind: "other",
-            upstream: "none".to_owned(),
-            namespace: String::new(),
+            namespace: None,
+            upstream: Label::Other("none"),
             outcome: None,
             error: None,
             status: CLIENT_LEFT,
@@ -67,10 +78,11 @@ impl Entry {
     /// It asks for content of `target`.
     pub(super) fn asked(&mut self, kind: &'static str, target: &Target, directory: &Directory) {
         self.kind = kind;
-        directory
-            .label(&target.namespace)
-            .clone_into(&mut self.upstream);
-        self.namespace = target.namespace.to_string();
+        self.upstream = match directory.label_of_others(&target.namespace) {
+            Some(label) => Label::Other(label),
+            None => Label::ItsName,
+        };
+        self.namespace = Some(target.namespace.clone());
     }
 
     /// There is something to serve.
@@ -115,14 +127,19 @@ impl Drop for Entry {
             (None, Some(outcome)) => outcome.as_str(),
             (None, None) => "local",
         };
-        self.metrics
-            .request(&self.upstream, self.kind, result, took);
-        if let Some(outcome) = self.outcome {
-            self.metrics
-                .served_bytes(&self.upstream, outcome.source(), self.sent);
-        }
+        let namespace = self.namespace.as_ref().map_or("", Namespace::as_str);
+        self.metrics.answered(&Answered {
+            upstream: match self.upstream {
+                Label::ItsName => namespace,
+                Label::Other(label) => label,
+            },
+            kind: self.kind,
+            result,
+            source: self.outcome.map(Outcome::source),
+            bytes: self.sent,
+            took,
+        });
         let Self {
-            namespace,
             kind,
             caller,
             status,
@@ -135,9 +152,9 @@ impl Drop for Entry {
         // Text of clients is logged in quotes with control characters escaped. Of the target the path alone: queries may
         // hold secrets, and the one key that matters is logged as the namespace.
         tracing::info!(
-            client = %caller.peer.ip(), certificate, method = ?cut(self.method.as_str()), path = ?cut(self.target.path()),
+            client = %caller.peer.ip(), certificate, method = cut(self.method.as_str()), path = cut(self.target.path()),
             %namespace, kind, status, outcome = result, bytes = sent, end = end.as_str(), ms = milliseconds(took),
-            user_agent = ?cut(&self.user_agent()), ?error, "request"
+            user_agent = cut(&self.user_agent()), error, "request"
         );
     }
 }

@@ -81,6 +81,12 @@ impl Builder {
         self.number(AGE, age.as_secs())
     }
 
+    /// What is answered cannot change, so that it has no age.
+    pub(super) fn ageless(mut self) -> Self {
+        self.headers.remove(AGE);
+        self
+    }
+
     /// The digest of the whole content, which is its entity tag, too.
     pub(super) fn digest(self, digest: &str) -> Self {
         self.text(CONTENT_DIGEST, digest)
