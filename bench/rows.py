@@ -101,6 +101,7 @@ def rows(sizes):
         Figure("p50_added", "p50 less the upstream's own", "ms", 1000, is_compared=False),
         Figure("p99_added", "p99 less the upstream's own", "ms", 1000, is_compared=False),
     ]
+    throughput = Figure("throughput", "throughput", "GiB/s", 1 / GIB)
     hot = [
         Figure("rate", "requests/s"),
         Figure("cpu_per_request", "CPU per request", "µs", 1e6),
@@ -128,8 +129,12 @@ def rows(sizes):
         Row("hot-64k", "hot", "blob of 64 KiB, 32 connections", CACHES[:1] + FILES + CACHES[1:], hot,
             lambda lab, server: _hot_blob(lab, server, HOT_SMALL, 32)),
         Row("hot-64m", "hot", "blob of 64 MiB, 8 connections", CACHES[:1] + FILES[:1] + CACHES[1:],
-            [Figure("throughput", "throughput", "GiB/s", 1 / GIB), *hot[2:]],
+            [throughput, *hot[2:]],
             lambda lab, server: _hot_blob(lab, server, HOT_LARGE, 8)),
+        Row("beside-warm", "hot", f"manifest by tag beside a download of {large} that is in memory",
+            CACHES[:1] + FILES[:1], [*small[:2], throughput], _beside),
+        Row("beside-disk", "hot", f"the same, all of the {large} on disk", CACHES[:1] + FILES[:1],
+            [*small[:2], throughput], lambda lab, server: _beside(lab, server, on_disk=True)),
     ]
 
 
@@ -220,6 +225,22 @@ def _hot_blob(lab, name, size, connections):
         "cpu_per_gib": cpu / (received / GIB),
         "busy": cpu / seconds,
     }
+
+
+def _beside(lab, name, on_disk=False):
+    path, large = lab.manifest_path, lab.blob(lab.sizes.large).path
+    with lab.start(name, one_core=True) as (server, port):
+        for one in (path, large):
+            _warm(server, port, one)
+        if on_disk:
+            lab.forget_pages(server.directory)
+        seconds = 0 if on_disk else lab.sizes.hot_seconds
+        result = clients.traffic(
+            "beside", lab.client_cores, port=port, path=path, large=large, seconds=seconds, pause=0.001
+        )
+    percentiles = statistics.quantiles(result["took"], n=100, method="inclusive")
+    throughput = result["bytes"] / result["seconds"]
+    return {"p50": percentiles[49], "p99": percentiles[98], "throughput": throughput}
 
 
 def _warm(server, port, path):

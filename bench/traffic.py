@@ -155,6 +155,33 @@ def load(port, path, clients, seconds):
     return {"seconds": now - began, "bytes": sum(d.received for d in downloads.values())}
 
 
+def beside(port, path, large, seconds, pause):
+    """How long `path` takes, asked for again `pause` seconds after it was answered, while another connection downloads
+    `large`: over and over for `seconds`, or once where that is 0."""
+    probe, download = Download(port, path), Download(port, large)
+    poll = select.epoll()
+    for connection in (probe, download):
+        poll.register(connection.socket, select.EPOLLIN)
+    download.ask()
+    took, asked = [], None
+    began = now = due = time.monotonic()
+    while not seconds or now - began < seconds:
+        if asked is None and now >= due:
+            asked = now
+            probe.ask()
+        ready = {descriptor for descriptor, _ in poll.poll(pause / 4)}
+        if probe.socket.fileno() in ready and probe.read():
+            now = time.monotonic()
+            took.append(now - asked)
+            asked, due = None, now + pause
+        if download.socket.fileno() in ready and download.read():
+            if not seconds:
+                break
+            download.ask()
+        now = time.monotonic()
+    return {"took": took, "bytes": download.received, "seconds": now - began}
+
+
 def first_bytes(port, paths, warm_up, authority):
     """One path after the other over one connection: seconds from each request to the first byte of its body."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
@@ -188,7 +215,7 @@ def _first_byte(connection, path):
 
 if __name__ == "__main__":
     try:
-        result = {"crowd": crowd, "load": load, "first_bytes": first_bytes}[sys.argv[1]](**json.loads(sys.argv[2]))
+        result = {"crowd": crowd, "load": load, "beside": beside, "first_bytes": first_bytes}[sys.argv[1]](**json.loads(sys.argv[2]))
     except (ShortAnswer, OSError) as problem:
         sys.exit(f"{type(problem).__name__}: {problem}")
     json.dump(result, sys.stdout)

@@ -141,6 +141,14 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
+    /// All the bytes that are still to be read, where they are in a stored file.
+    pub fn stored(&self) -> Option<Segment> {
+        match &self.content {
+            Content::Stored(file) => Some(self.segment(self.end, file)),
+            Content::Filling { .. } | Content::Through { .. } => None,
+        }
+    }
+
     /// The next bytes, or where they are in a file, as far as they are there; `None` at the end.
     ///
     /// Not cancel-safe: a dropped call may have taken bytes from a connection.
@@ -152,13 +160,13 @@ impl BlobReader {
             return Ok(None);
         }
         let chunk = match &self.content {
-            Content::Stored(file) => self.up_to(self.end, file),
+            Content::Stored(file) => self.segment(self.end, file).into(),
             Content::Filling {
                 fill,
                 opened,
                 origin,
             } => match fill.readable(opened, self.at, self.whole).await {
-                Ok(readable) => self.up_to(readable, &opened.file),
+                Ok(readable) => self.segment(readable, &opened.file).into(),
                 Err(FillError::Storage(_)) => {
                     let (origin, file) = (origin.clone(), Arc::clone(&opened.file));
                     let through = self.pass_through(origin, Some(file));
@@ -180,13 +188,12 @@ impl BlobReader {
     }
 
     /// The bytes of `file` from here up to `readable`, which lies behind.
-    fn up_to(&self, readable: u64, file: &Arc<File>) -> Chunk {
-        let segment = Segment {
+    fn segment(&self, readable: u64, file: &Arc<File>) -> Segment {
+        Segment {
             file: Arc::clone(file),
             offset: self.at,
             length: self.end.min(readable) - self.at,
-        };
-        segment.into()
+        }
     }
 
     /// The fill began anew before anything was given of the first attempt.

@@ -54,6 +54,9 @@ fn start(lines: impl Layer<Registry> + Send + Sync) {
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
+/// Room for a line of usual length, in bytes.
+const LINE_BYTES: usize = 512;
+
 /// An event as a line for people, as `tracing_subscriber` has it without colours and spans, neither of which there are
 /// here. It takes half the time, and every request is a line.
 struct Line;
@@ -65,67 +68,68 @@ impl FormatEvent<Registry, DefaultFields> for Line {
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        // Put together here and handed over whole: what is written to a `Writer` goes through two layers, bit by bit.
+        let mut line = String::with_capacity(LINE_BYTES);
         let now = humantime::format_rfc3339_micros(SystemTime::now());
-        write!(writer, "{now}")?;
         // What comes by way of the crate `log` says in fields of its own where it is from.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        write!(writer, " {:>5} {}:", metadata.level(), metadata.target())?;
-        let mut fields = Fields {
-            writer,
-            written: Ok(()),
-        };
-        event.record(&mut fields);
-        fields.written?;
-        fields.writer.write_char('\n')
+        write!(line, "{now} {:>5} {}:", metadata.level(), metadata.target())?;
+        event.record(&mut Fields(&mut line));
+        line.push('\n');
+        writer.write_str(&line)
     }
 }
 
 /// Writes fields one after the other, the message without its name.
-struct Fields<'a> {
-    writer: Writer<'a>,
-    written: fmt::Result,
-}
+struct Fields<'a>(&'a mut String);
 
 impl Fields<'_> {
-    fn write(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        if self.written.is_err() || field.name().starts_with("log.") {
-            return;
+    /// Begins a field; not one that says where an event of the crate `log` is from.
+    fn begin(&mut self, field: &Field) -> Option<&mut String> {
+        let name = field.name();
+        if name.starts_with("log.") {
+            return None;
         }
-        self.written = self.begin(field).and_then(|()| write(&mut self.writer));
-    }
-
-    fn begin(&mut self, field: &Field) -> fmt::Result {
-        self.writer.write_str(" ")?;
-        if field.name() != "message" {
-            self.writer.write_str(field.name())?;
-            self.writer.write_str("=")?;
+        self.0.push(' ');
+        if name != "message" {
+            self.0.push_str(name);
+            self.0.push('=');
         }
-        Ok(())
+        Some(self.0)
     }
 }
 
 /// Whether `text` looks the same in quotes, so that nothing of it need be looked at one by one.
 fn is_quoted_as_is(text: &str) -> bool {
     let as_is = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    text.bytes().all(as_is)
+    all(text.as_bytes(), as_is)
+}
+
+/// Whether `holds` of all `bytes`. Looks at every one of them, which lets the compiler look at many at once.
+fn all(bytes: &[u8], holds: impl Fn(u8) -> bool) -> bool {
+    bytes
+        .iter()
+        .fold(true, |so_far, byte| so_far & holds(*byte))
 }
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.write(field, |writer| write!(writer, "{value:?}"));
+        if let Some(line) = self.begin(field) {
+            // Writing to a `String` fails only where the value does, which then says less.
+            let _ = write!(line, "{value:?}");
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.write(field, |writer| {
-            if is_quoted_as_is(value) {
-                writer.write_str("\"")?;
-                writer.write_str(value)?;
-                writer.write_str("\"")
-            } else {
-                write!(writer, "{value:?}")
-            }
-        });
+        if !is_quoted_as_is(value) {
+            return self.record_debug(field, &value);
+        }
+        if let Some(line) = self.begin(field) {
+            line.push('"');
+            line.push_str(value);
+            line.push('"');
+        }
     }
 }
 
@@ -180,8 +184,7 @@ impl<W: Write> Write for Escaping<W> {
             Some((b'\n', text)) => (text, "\n"),
             _ => (line, ""),
         };
-        let is_plain = |byte: &u8| (b' '..=b'~').contains(byte);
-        if text.iter().all(is_plain) {
+        if all(text, |byte| matches!(byte, b' '..=b'~')) {
             self.0.write_all(line)?;
         } else {
             let mut escaped = escape(&String::from_utf8_lossy(text));

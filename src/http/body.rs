@@ -19,7 +19,10 @@ type Cause = Box<dyn Error + Send + Sync>;
 ///
 /// Dropping it is how a client that left shows: [`End::Cancelled`].
 pub struct Body {
-    content: Content,
+    /// What is at hand: all of it, or what was not taken of a chunk.
+    next: Option<Chunk>,
+    /// What gives the rest.
+    source: Option<Source>,
     /// How many bytes are still to be given, where that is known.
     left: Option<u64>,
     /// Bytes given so far.
@@ -28,17 +31,8 @@ pub struct Body {
     at_end: Vec<AtEnd>,
 }
 
-/// Where the bytes come from.
-enum Content {
-    /// All bytes at once; none is left once they are taken.
-    Whole(Bytes),
-    /// One chunk after the other.
-    Stream {
-        chunks: Pin<Box<dyn Stream<Item = Result<Chunk, Cause>> + Send>>,
-        /// What was not taken of the last one.
-        rest: Option<Segment>,
-    },
-}
+/// One chunk after the other.
+type Source = Pin<Box<dyn Stream<Item = Result<Chunk, Cause>> + Send>>;
 
 /// What waits for the end of a body.
 enum AtEnd {
@@ -93,9 +87,17 @@ impl Body {
 
     /// These bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        let length = bytes.len() as u64;
-        Self::new(Content::Whole(bytes), Some(length))
+        Self::whole(bytes.into().into())
+    }
+
+    /// A stretch of a file.
+    pub fn file(segment: Segment) -> Self {
+        Self::whole(segment.into())
+    }
+
+    fn whole(chunk: Chunk) -> Self {
+        let length = chunk.length();
+        Self::new(Some(chunk), None, Some(length))
     }
 
     /// The chunks of a stream: bytes, or stretches of files. With a `length`, exactly that many bytes: they are
@@ -108,8 +110,7 @@ impl Body {
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
         let chunks = chunks.map(|chunk| chunk.map(Into::into).map_err(Into::into));
-        let (chunks, rest) = (Box::pin(chunks), None);
-        Self::new(Content::Stream { chunks, rest }, length)
+        Self::new(None, Some(Box::pin(chunks)), length)
     }
 
     /// Holds `guard` until the body ends, however it ends: a permit, a lock, a file.
@@ -132,9 +133,10 @@ impl Body {
         self.left
     }
 
-    fn new(content: Content, left: Option<u64>) -> Self {
+    fn new(next: Option<Chunk>, source: Option<Source>, left: Option<u64>) -> Self {
         Self {
-            content,
+            next,
+            source,
             left,
             given: 0,
             ended: None,
@@ -153,12 +155,10 @@ impl Body {
             self.end(End::Ended);
             return Poll::Ready(None);
         }
-        let chunk = match &mut self.content {
-            Content::Whole(bytes) => Some(Ok(std::mem::take(bytes).into())),
-            Content::Stream { chunks, rest } => match rest.take() {
-                Some(rest) => Some(Ok(rest.into())),
-                None => ready!(poll_next(chunks, cx)),
-            },
+        let chunk = match (self.next.take(), &mut self.source) {
+            (Some(chunk), _) => Some(Ok(chunk)),
+            (None, Some(source)) => ready!(poll_next(source, cx)),
+            (None, None) => None,
         };
         let chunk = match checked(chunk, self.left).transpose() {
             Ok(Some(Chunk::File(segment))) => {
@@ -180,13 +180,11 @@ impl Body {
 
     /// Of the chunk taken last, this was not given.
     pub fn put_back(&mut self, segment: Segment) {
-        if let Content::Stream { rest, .. } = &mut self.content
-            && segment.length > 0
-        {
+        if segment.length > 0 {
             // Behind it comes what was not taken of the same chunk.
-            let behind = rest.take().map_or(0, |rest| rest.length);
+            let behind = self.next.take().map_or(0, |rest| rest.length());
             let length = segment.length + behind;
-            *rest = Some(Segment { length, ..segment });
+            self.next = Some(Segment { length, ..segment }.into());
         }
     }
 
@@ -245,12 +243,9 @@ impl Body {
 }
 
 /// The next chunk of a source.
-fn poll_next(
-    chunks: &mut Pin<Box<dyn Stream<Item = Result<Chunk, Cause>> + Send>>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Chunk, BodyError>>> {
+fn poll_next(source: &mut Source, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, BodyError>>> {
     // A panic here would take down the connection's task and reset the client.
-    match catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx))) {
+    match catch_unwind(AssertUnwindSafe(|| source.as_mut().poll_next(cx))) {
         Ok(polled) => polled.map(|chunk| chunk.map(|chunk| chunk.map_err(BodyError::Source))),
         Err(_) => Poll::Ready(Some(Err(BodyError::Panicked))),
     }

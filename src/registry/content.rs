@@ -192,7 +192,7 @@ impl Document {
             Precondition::NotModified => {
                 let builder = Builder::new(StatusCode::NOT_MODIFIED);
                 let builder = builder.digest(&descriptor.digest.to_string());
-                let builder = builder.namespace(&target.namespace);
+                let builder = builder.namespace(&target.namespace).outcome(Outcome::Hit);
                 Ok(self.come(builder, target).head(None))
             }
             Precondition::Holds => {
@@ -200,16 +200,17 @@ impl Document {
                     .manifest
                     .head(|| head_of(descriptor, &target.namespace));
                 let builder = self.come(Builder::of(StatusCode::OK, head.clone()), target);
-                Ok(if ask.head {
-                    builder.head(Some(descriptor.size))
+                let body = if ask.head {
+                    Body::empty()
                 } else {
-                    builder.full(bytes.clone())
-                })
+                    Body::full(bytes.clone())
+                };
+                Ok(builder.finish(body))
             }
         }
     }
 
-    /// Says how it came about, and about which registry it is, where the client has another name for that.
+    /// Says how it came about, if not as a hit, and about which registry it is, where the client has another name for that.
     fn come(&self, builder: Builder, target: &Target) -> Builder {
         let builder = match &target.asked {
             Some(asked) if *asked != target.namespace => builder.namespace(asked),
@@ -219,7 +220,11 @@ impl Document {
             Some(age) => builder.age(age),
             None => builder.ageless(),
         };
-        builder.outcome(self.outcome)
+        if self.outcome == Outcome::Hit {
+            builder
+        } else {
+            builder.outcome(self.outcome)
+        }
     }
 }
 

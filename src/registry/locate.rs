@@ -42,7 +42,7 @@ pub(super) fn locate(
 /// The first part of a name as a registry, where it looks like one and a repository follows, and that.
 fn first_as_namespace<'a>(name: &'a str, directory: &Directory) -> Option<(Namespace, &'a str)> {
     let (first, rest) = name.split_once('/')?;
-    let host_shaped = first.contains(['.', ':']) || first == "localhost";
+    let host_shaped = first.bytes().any(|c| c == b'.' || c == b':') || first == "localhost";
     let namespace: Namespace = host_shaped.then(|| first.parse().ok())??;
     Some((directory.canonical(&namespace), rest))
 }

@@ -140,12 +140,15 @@ impl Builder {
     /// A body of exactly `length` bytes that is read while it is sent. The length is always declared: a body that
     /// breaks off then is short, which clients notice and resume, and never looks complete.
     pub(super) fn reader(self, reader: BlobReader, length: u64) -> Response<Body> {
+        let this = self.number(CONTENT_LENGTH, length);
+        if let Some(segment) = reader.stored() {
+            return this.finish(Body::file(segment));
+        }
         let chunks = futures_util::stream::try_unfold(reader, |mut reader| async move {
             let chunk = reader.chunk().await?;
             Ok::<_, crate::cache::ReadError>(chunk.map(|chunk| (chunk, reader)))
         });
-        self.number(CONTENT_LENGTH, length)
-            .finish(Body::stream(chunks, Some(length)))
+        this.finish(Body::stream(chunks, Some(length)))
     }
 
     fn number(mut self, name: HeaderName, value: u64) -> Self {
@@ -162,7 +165,8 @@ impl Builder {
         self
     }
 
-    fn finish(self, body: Body) -> Response<Body> {
+    /// The response with `body`, of which the headers say all there is to say.
+    pub(super) fn finish(self, body: Body) -> Response<Body> {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;

@@ -227,10 +227,16 @@ fn asked_namespace(query: &str) -> Result<Option<Namespace>, RouteError> {
 /// Decodes a path, once. Only what has no meaning of its own in a path may be escaped: clients write `sha256%3A…`, nobody
 /// honest writes `%2e%2e%2f`.
 fn decode(path: &str) -> Result<Cow<'_, str>, RouteError> {
-    if path.split('/').any(str::is_empty) {
+    let (mut is_plain, mut has_empty, mut before) = (true, false, b'/');
+    for byte in path.bytes() {
+        is_plain &= byte != b'%' && byte != b'\0';
+        has_empty |= byte == b'/' && before == b'/';
+        before = byte;
+    }
+    if has_empty || before == b'/' {
         return Err(NameError::Grammar.into());
     }
-    if !path.contains(['%', '\0']) {
+    if is_plain {
         return Ok(path.into());
     }
     let decoded = percent_decode_str(path)

@@ -180,7 +180,7 @@ fn a_stored_blob_that_cannot_be_read_in_the_middle_is_kept_no_longer() {
         mirror.wait_until(|mirror| mirror.stored_blobs().is_empty());
         injected.end();
         assert!(mirror.storage_errors() > before, "{fault}");
-        assert!(mirror.log().contains(r#"end="unreadable""#), "{fault}");
+        mirror.wait_until(|mirror| mirror.log().contains(r#"end="unreadable""#));
         assert!(!mirror.log().contains(r#"end="cancelled""#), "{fault}");
         is_pulled(&mut mirror, directory.path(), &layer, true);
     }

@@ -202,11 +202,13 @@ impl Mirror {
     }
 
     /// How long each answer took that was about a manifest, by tag or by digest, as this mirror says in its log.
-    pub(crate) fn answer_times(&self) -> Vec<Duration> {
-        let log = self.log();
-        let of_this = log.rsplit_once(" listening ").map_or(&*log, |(_, it)| it);
-        let lines = of_this
-            .lines()
+    pub(crate) fn answer_times(&mut self) -> Vec<Duration> {
+        // An answer is counted before its line is written.
+        let answered = self.sum_of("entrepot_requests_total{");
+        self.wait_until(|mirror| mirror.answer_lines().len() as u64 >= answered);
+        let lines = self.answer_lines();
+        let lines = lines
+            .iter()
             .filter(|line| line.contains(" kind=\"manifest\" ") || line.contains(" kind=\"tag\" "));
         let times = lines.filter_map(|line| line.split_once(" ms=")?.1.split(' ').next());
         times
@@ -214,12 +216,25 @@ impl Mirror {
             .collect()
     }
 
+    /// What this mirror says in its log of each answer.
+    fn answer_lines(&self) -> Vec<String> {
+        let log = self.log();
+        let of_this = log.rsplit_once(" listening ").map_or(&*log, |(_, it)| it);
+        let lines = of_this.lines().filter(|line| line.contains(" ms="));
+        lines.map(ToOwned::to_owned).collect()
+    }
+
     /// How often storage has failed.
     pub(crate) fn storage_errors(&self) -> u64 {
+        self.sum_of("entrepot_storage_errors_total{")
+    }
+
+    /// What the lines of `/metrics` add up to that begin so.
+    fn sum_of(&self, start: &str) -> u64 {
         let metrics = self.metrics();
         let counts = metrics
             .lines()
-            .filter(|line| line.starts_with("entrepot_storage_errors_total{"))
+            .filter(|line| line.starts_with(start))
             .filter_map(|line| line.rsplit_once(' '));
         counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
     }
