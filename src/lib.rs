@@ -167,6 +167,11 @@ impl Mirror {
         &self.cache
     }
 
+    /// What answers its requests, for those who ask without a connection.
+    pub fn registry(&self) -> &CurrentRegistry {
+        &self.registry
+    }
+
     /// What gives it another configuration while it runs.
     pub fn reload(&self) -> Reload {
         Reload {

@@ -248,7 +248,8 @@ impl Cache {
     pub async fn blob(&self, source: Repository, digest: Digest) -> Result<(Outcome, Blob), Error> {
         let ask = |source: Repository| async move {
             let got = self.blobs.get(source.clone(), digest).await;
-            got.map_err(|error| self.told(&source, &digest, Kind::Blob, error))
+            got.inspect(|_| self.provenance.saw_blob(&source, &digest))
+                .map_err(|error| self.told(&source, &digest, Kind::Blob, error))
         };
         self.by_right(source, ask).await
     }

@@ -108,6 +108,16 @@ impl Provenance {
         }
     }
 
+    /// A blob was read through `source`. Nothing better is known of blobs that no manifest here names.
+    pub(super) fn saw_blob(&self, source: &Repository, digest: &Digest) {
+        let key = (source.name().clone(), *digest);
+        if !self.hot.contains_key(&key) {
+            let namespace = source.namespace().clone();
+            let kind = Kind::Blob;
+            self.hot.insert(key, Origin { namespace, kind });
+        }
+    }
+
     /// Remembers for good that a manifest was pulled.
     pub(super) fn keep(&self, namespace: &Namespace, repository: &RepositoryName, digest: &Digest) {
         let this = self.clone();

@@ -14,6 +14,8 @@ mod scripted_upstream;
 
 mod conformance;
 
+mod at_hand;
+
 mod bounds;
 mod breaker;
 mod concurrent_pulls;

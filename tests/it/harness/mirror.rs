@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use entrepot::clock::Clock;
 use entrepot::config::Config;
+use entrepot::registry::CurrentRegistry;
 use entrepot::reload::Reload;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -195,12 +196,14 @@ impl Setup {
             addresses,
             clock,
             reload,
+            registry,
         } = self.launch(directory.path()).await;
         Mirror {
             address: addresses[0],
             addresses,
             clock,
             reload,
+            registry,
             directory,
             setup: self,
             stop: Some(stop),
@@ -231,6 +234,7 @@ impl Setup {
             addresses,
             clock,
             reload,
+            registry,
             ..
         } = launched;
         Mirror {
@@ -238,6 +242,7 @@ impl Setup {
             addresses,
             clock,
             reload,
+            registry,
             directory,
             setup: self,
             stop: Some(stop),
@@ -256,7 +261,7 @@ impl Setup {
         let started = Box::pin(entrepot::start(config, clock.clone())).await;
         let mirror = started.unwrap_or_else(|error| panic!("it starts: {error:?}"));
         let addresses = mirror.addresses().to_vec();
-        let reload = mirror.reload();
+        let (reload, registry) = (mirror.reload(), mirror.registry().clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -269,6 +274,7 @@ impl Setup {
             addresses,
             clock,
             reload,
+            registry,
         }
     }
 }
@@ -280,6 +286,7 @@ struct Launched {
     addresses: Vec<SocketAddr>,
     clock: Clock,
     reload: Reload,
+    registry: CurrentRegistry,
 }
 
 /// A path as YAML text can hold it.
@@ -315,6 +322,8 @@ pub struct Mirror {
     pub clock: Clock,
     /// Its cache directory.
     pub directory: Arc<TempDir>,
+    /// What answers its requests.
+    pub registry: CurrentRegistry,
     reload: Reload,
     setup: Setup,
     stop: Option<oneshot::Sender<()>>,
