@@ -74,10 +74,25 @@ impl FormatEvent<Registry, DefaultFields> for Line {
         // What comes by way of the crate `log` says in fields of its own where it is from.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        write!(line, "{now} {:>5} {}:", metadata.level(), metadata.target())?;
+        write!(line, "{now} ")?;
+        line.push_str(aligned(*metadata.level()));
+        line.push(' ');
+        line.push_str(metadata.target());
+        line.push(':');
         event.record(&mut Fields(&mut line));
         line.push('\n');
         writer.write_str(&line)
+    }
+}
+
+/// The level, as long as all others.
+fn aligned(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => " WARN",
+        Level::INFO => " INFO",
+        Level::DEBUG => "DEBUG",
+        Level::TRACE => "TRACE",
     }
 }
 
@@ -118,6 +133,12 @@ impl Visit for Fields<'_> {
         if let Some(line) = self.begin(field) {
             // Writing to a `String` fails only where the value does, which then says less.
             let _ = write!(line, "{value:?}");
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if let Some(line) = self.begin(field) {
+            line.push_str(itoa::Buffer::new().format(value));
         }
     }
 

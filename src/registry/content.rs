@@ -184,10 +184,10 @@ impl Document {
             descriptor, bytes, ..
         } = &*self.manifest;
         // Whoever names the digest means these bytes, whatever they are.
-        if self.age.is_some() && !accepts(&ask.headers, &descriptor.media_type) {
+        if self.age.is_some() && !accepts(ask.headers(), &descriptor.media_type) {
             return Err(Error::NotAcceptable);
         }
-        match precondition(&ask.headers, &descriptor.digest) {
+        match precondition(ask.headers(), &descriptor.digest) {
             Precondition::Failed => Err(Error::PreconditionFailed),
             Precondition::NotModified => {
                 let builder = Builder::new(StatusCode::NOT_MODIFIED);
@@ -200,7 +200,7 @@ impl Document {
                     .manifest
                     .head(|| head_of(descriptor, &target.namespace));
                 let builder = self.come(Builder::of(StatusCode::OK, head.clone()), target);
-                let body = if ask.head {
+                let body = if ask.wants_head() {
                     Body::empty()
                 } else {
                     Body::full(bytes.clone())
@@ -258,7 +258,7 @@ impl<'a> WantedBlob<'a> {
     /// # Errors
     /// [`Error::PreconditionFailed`], where it is another blob.
     fn new(ask: &'a Ask, target: &'a Target, digest: Digest) -> Result<Self, Error> {
-        let is_known = match precondition(&ask.headers, &digest) {
+        let is_known = match precondition(ask.headers(), &digest) {
             Precondition::Failed => return Err(Error::PreconditionFailed),
             Precondition::NotModified => true,
             Precondition::Holds => false,
@@ -274,7 +274,7 @@ impl<'a> WantedBlob<'a> {
 
     /// Whether no byte of it is wanted.
     fn is_head_enough(&self) -> bool {
-        self.ask.head || self.is_known
+        self.ask.wants_head() || self.is_known
     }
 
     fn described(&self, outcome: Outcome, status: StatusCode) -> Builder {
@@ -296,7 +296,7 @@ impl<'a> WantedBlob<'a> {
     fn send(&self, outcome: Outcome, blob: Blob) -> Result<Response<Body>, Error> {
         let size = blob.size();
         let described = |status| self.described(outcome, status).octets();
-        match range::wanted(&self.ask.headers, size, &self.etag) {
+        match range::wanted(self.ask.headers(), size, &self.etag) {
             Wanted::Whole => Ok(described(StatusCode::OK).reader(blob.read(0..size), size)),
             Wanted::Part(part) => {
                 let length = part.end - part.start;

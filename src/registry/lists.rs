@@ -89,7 +89,7 @@ fn describe<L>(target: &Target, outcome: Outcome, listed: &Listed<L>) -> Builder
 }
 
 fn send(ask: &Ask, builder: Builder, body: Bytes) -> Response<Body> {
-    if ask.head {
+    if ask.wants_head() {
         builder.head(Some(body.len() as u64))
     } else {
         builder.full(body)

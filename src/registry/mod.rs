@@ -1,7 +1,10 @@
 //! The API of a registry, read-only: one request, one story.
 
 mod route;
-use route::{Inbound, Item, Route, Target};
+use route::{Inbound, Item, Route, RouteError, Target};
+
+mod known;
+use known::KnownRoutes;
 
 mod locate;
 
@@ -42,6 +45,7 @@ pub mod trial;
 
 use std::sync::Arc;
 
+use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response};
 
@@ -49,6 +53,7 @@ use crate::access::{PasswordFile, Rules};
 use crate::cache::Cache;
 use crate::http::{Answer, Body, Caller, Shares};
 use crate::metrics::Metrics;
+use crate::oci::Namespace;
 use crate::upstream::{Kept, Upstreams};
 
 /// A registry that has what other registries have.
@@ -60,6 +65,7 @@ pub struct Registry {
     cache: Arc<Cache>,
     clients: Clients,
     rules: Rules,
+    known_routes: KnownRoutes,
     /// What each client has under way, by the targets of its requests.
     under_way: Shares<Option<PathAndQuery>>,
     metrics: Metrics,
@@ -86,9 +92,7 @@ pub struct ClientPolicy {
 
 /// What the story of a request needs of it.
 struct Ask {
-    /// Whether only the head is wanted.
-    head: bool,
-    headers: HeaderMap,
+    request: Parts,
     caller: Caller,
     /// Whether it is still to be found out which registry is meant. A caller's token is then shown to none of them.
     is_search: bool,
@@ -115,6 +119,7 @@ impl Registry {
             cache: Arc::new(cache),
             clients: Clients::new(authentication.passwords),
             rules: authentication.rules,
+            known_routes: KnownRoutes::default(),
             under_way: Shares::new(requests_max),
             metrics,
         }
@@ -123,49 +128,55 @@ impl Registry {
     /// Routes, decides about access, asks the cache, and answers.
     fn answer(self: &Arc<Self>, request: Request<()>, caller: Caller) -> Answer {
         let mut entry = Entry::new(&request, caller.clone(), self.metrics.clone());
-        let (parts, ()) = request.into_parts();
-        let inbound = Inbound {
-            method: &parts.method,
-            target: &parts.uri,
-            door: Door {
-                listener: caller.listener,
-                host: host_of(&parts),
-            },
-        };
-        let route = match route::parse(inbound, &self.ways, self.upstreams.directory()) {
-            Ok(route) => route,
-            Err(error) => {
-                let asked = route::asked(&parts.uri);
-                let response = entry.failed(&error.into(), asked.as_ref());
-                return Answer::Here(entry.attach(response));
-            }
-        };
         let ask = Ask {
-            head: parts.method == Method::HEAD,
-            headers: parts.headers,
+            request: request.into_parts().0,
             caller,
             is_search: false,
             kept: None,
         };
-        let this = Arc::clone(self);
-        match route {
-            Route::Base { namespace } => Answer::later(async move {
-                let response = match this.welcome(&ask, namespace.as_ref()).await {
-                    Ok(()) => response::base(namespace.as_ref()),
-                    Err(error) => entry.failed(&error, namespace.as_ref()),
-                };
-                entry.attach(response)
-            }),
-            Route::Content(target, item) => {
-                if let Some(response) = self.at_hand(&ask, &target, &item, &mut entry) {
-                    return Answer::Here(entry.attach(response));
-                }
-                let what = parts.uri.path_and_query().cloned();
-                Answer::later(async move {
-                    let response = this.look_for(ask, what, target, &item, &mut entry).await;
-                    entry.attach(response)
-                })
+        let known = self.known_routes.find(&ask.inbound(), &self.ways);
+        let is_known = known.is_some();
+        let route = match known.map_or_else(|| self.read_route(&ask), Ok) {
+            Ok(route) => route,
+            Err(error) => {
+                let asked = route::asked(&ask.request.uri);
+                let response = entry.failed(&error.into(), asked.as_ref());
+                return Answer::Here(entry.attach(response));
             }
+        };
+        if let Route::Content(target, item) = &*route
+            && let Some(response) = self.at_hand(&ask, target, item, &mut entry)
+        {
+            if !is_known {
+                self.known_routes.keep(&ask.inbound(), &self.ways, &route);
+            }
+            return Answer::Here(entry.attach(response));
+        }
+        let this = Arc::clone(self);
+        Answer::later(async move {
+            let response = match Arc::unwrap_or_clone(route) {
+                Route::Base { namespace } => this.greet(&ask, namespace, &mut entry).await,
+                Route::Content(target, item) => this.look_for(ask, target, &item, &mut entry).await,
+            };
+            entry.attach(response)
+        })
+    }
+
+    fn read_route(&self, ask: &Ask) -> Result<Arc<Route>, RouteError> {
+        let directory = self.upstreams.directory();
+        route::parse(ask.inbound(), &self.ways, directory).map(Arc::new)
+    }
+
+    /// Says that this is a registry.
+    async fn greet(
+        &self,
+        ask: &Ask,
+        namespace: Option<Namespace>,
+        entry: &mut Entry,
+    ) -> Response<Body> {
+        match self.welcome(ask, namespace.as_ref()).await {
+            Ok(()) => response::base(namespace.as_ref()),
+            Err(error) => entry.failed(&error, namespace.as_ref()),
         }
     }
 
@@ -173,12 +184,12 @@ impl Registry {
     async fn look_for(
         &self,
         ask: Ask,
-        what: Option<PathAndQuery>,
         target: Target,
         item: &Item,
         entry: &mut Entry,
     ) -> Response<Body> {
         entry.asked(item.kind(), &target, self.upstreams.directory());
+        let what = ask.request.uri.path_and_query().cloned();
         let Some(share) = self.under_way.take(ask.caller.peer.ip(), what) else {
             self.metrics.client_refusal();
             return entry.failed(&Error::TooMuch, Some(echo(&target)));
@@ -210,8 +221,31 @@ impl Registry {
     }
 }
 
+impl Ask {
+    /// Whether only the head is wanted.
+    fn wants_head(&self) -> bool {
+        self.request.method == Method::HEAD
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        &self.request.headers
+    }
+
+    /// The request as far as it is routed by.
+    fn inbound(&self) -> Inbound<'_> {
+        Inbound {
+            method: &self.request.method,
+            target: &self.request.uri,
+            door: Door {
+                listener: self.caller.listener,
+                host: host_of(&self.request),
+            },
+        }
+    }
+}
+
 /// The host that the request was sent to. The server has seen to it that header and target agree.
-fn host_of(parts: &hyper::http::request::Parts) -> Option<&str> {
+fn host_of(parts: &Parts) -> Option<&str> {
     let header = parts.headers.get(hyper::header::HOST);
     header.and_then(|host| host.to_str().ok()).or_else(|| {
         parts

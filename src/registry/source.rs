@@ -54,7 +54,7 @@ impl Registry {
         };
         let requirement = access::decide(self.upstreams.directory(), &self.rules, asked, claims)
             .map_err(|refusal| Error::access(refusal, &ask.caller))?;
-        let via = Via::parse(ask.headers.get_all(VIA));
+        let via = Via::parse(ask.headers().get_all(VIA));
         if self.upstreams.is_circle(&via) {
             // Not even from the cache: joining a fill that waits for this very request would hold up both.
             return Err(Error::Cache(upstream::Error::Loop.into(), content));
@@ -76,7 +76,7 @@ impl Registry {
         match self.claims_at_hand(ask, mode) {
             Some(claims) => claims,
             None => Claims {
-                identity: self.clients.identify(&ask.caller, &ask.headers).await,
+                identity: self.clients.identify(&ask.caller, ask.headers()).await,
                 token: None,
             },
         }
@@ -88,7 +88,7 @@ impl Registry {
             AccessMode::Authenticated => None,
             AccessMode::Auto | AccessMode::Verify if ask.is_search => Some(Claims::default()),
             AccessMode::Auto | AccessMode::Verify => {
-                let header = ask.headers.get(AUTHORIZATION);
+                let header = ask.headers().get(AUTHORIZATION);
                 Some(Claims {
                     token: header.and_then(|header| self.upstreams.caller_token(header)),
                     identity: None,

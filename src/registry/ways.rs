@@ -70,7 +70,7 @@ impl Ways {
     }
 
     /// Whether host names mean anything here.
-    fn hear_hosts(&self) -> bool {
+    pub(super) fn hear_hosts(&self) -> bool {
         self.domain.is_some() || !self.hosts.is_empty()
     }
 
