@@ -25,8 +25,9 @@ fn two_mirrors_on_one_directory_do_not_harm_each_other() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| fetch(&old, 0));
         gates[0].wait_until_reached();
+        // What passed the gate may still be on its way.
+        old.wait_until(|old| old.ingest_files().len() == 1);
         let growing = old.ingest_files();
-        assert_eq!(growing.len(), 1);
 
         let mut new = start(&gates[1]);
         assert_eq!(new.ingest_files(), growing, "it is in use");
@@ -36,7 +37,7 @@ fn two_mirrors_on_one_directory_do_not_harm_each_other() {
             (new, fetched)
         });
         gates[1].wait_until_reached();
-        assert_eq!(old.ingest_files().len(), 2);
+        old.wait_until(|old| old.ingest_files().len() == 2);
         for gate in &gates {
             gate.open();
         }

@@ -240,7 +240,7 @@ impl Mirror {
     }
 
     /// Waits until `ready` holds of it.
-    pub(crate) fn wait_until(&mut self, ready: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_until(&self, ready: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + WITHIN;
         while !ready(self) {
             assert!(Instant::now() < deadline, "{}", self.log());
