@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::Error;
@@ -21,6 +22,10 @@ use crate::single_flight::Role;
 use crate::storage::{Audience, Local, Operation, StoredBlob};
 use crate::upstream::{self, Extent, Repository};
 
+/// How many look at the disk at once. A crowd that comes for one blob would otherwise have a thread for each of it, before
+/// the first has found that there is nothing; so those who waited look whether it is on its way meanwhile.
+const LOOKS_MAX: usize = 16;
+
 /// Blobs by digest, whichever repository they are asked through.
 #[derive(Debug, Clone)]
 pub(super) struct Blobs {
@@ -31,6 +36,8 @@ pub(super) struct Blobs {
     tier: Tier,
     fills: Fills,
     behind: Behind,
+    /// How many may look at the disk.
+    looks: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -60,6 +67,7 @@ impl Blobs {
             tier,
             fills,
             behind,
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             metrics,
         }
     }
@@ -272,6 +280,11 @@ impl Blobs {
 
     /// As [`stored`](Self::stored), from the disk.
     async fn look_up(&self, key: ManifestKey, digest: Digest) -> Result<Option<StoredBlob>, Error> {
+        // The semaphore is never closed.
+        let _look = self.looks.acquire().await.map_err(|_| Error::Broken)?;
+        if self.fills.find(&digest).is_some() {
+            return Ok(None);
+        }
         let (storage, shelf) = (self.storage.clone(), self.shelf.clone());
         let evictor = self.evictor.clone();
         let looked_up = spawn_blocking(move || {
