@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hashbrown::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -79,7 +80,7 @@ impl Provenance {
             metrics,
             hot: moka::sync::Cache::builder()
                 .max_capacity(HOT_MAX)
-                .build_with_hasher(Default::default()),
+                .build_with_hasher(DefaultHashBuilder::default()),
             records: moka::sync::Cache::new(RECORDS_MAX),
             changing: Arc::default(),
             pending: Pending::new(behind),

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hashbrown::DefaultHashBuilder;
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -159,7 +160,7 @@ impl Shelf {
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES_MAX)
             .weigher(weigh)
-            .build_with_hasher(Default::default());
+            .build_with_hasher(DefaultHashBuilder::default());
         let pending = Pending::new(behind.clone());
         Self {
             storage,
@@ -172,12 +173,12 @@ impl Shelf {
             hot,
             tags: moka::sync::Cache::builder()
                 .max_capacity(HOT_TAGS_MAX)
-                .build_with_hasher(Default::default()),
+                .build_with_hasher(DefaultHashBuilder::default()),
             sizes: moka::sync::Cache::new(SIZES_MAX),
             blobs: moka::sync::Cache::builder()
                 .max_capacity(BLOBS_MAX)
                 .time_to_live(BLOBS_TTL)
-                .build_with_hasher(Default::default()),
+                .build_with_hasher(DefaultHashBuilder::default()),
         }
     }
 

@@ -62,6 +62,10 @@ const LINE_BYTES: usize = 512;
 struct Line;
 
 impl FormatEvent<Registry, DefaultFields> for Line {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a line says when it was written, whatever time a test has set"
+    )]
     fn format_event(
         &self,
         _: &FmtContext<'_, Registry, DefaultFields>,

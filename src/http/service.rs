@@ -21,6 +21,10 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// The answer to a request. Most are at hand, and nothing is set up to wait for those.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each request, and the large one is by far the usual one"
+)]
 pub enum Answer {
     /// It is here.
     Here(Response<Body>),
