@@ -92,10 +92,12 @@ fn a_node_that_was_set_up_pulls_through_the_mirror_and_without_it_from_the_regis
     let oci = &upstream.catalogue.oci;
     let pulled = containerd.pull_by_cri(&format!("{private}/{}", oci.name));
     assert_eq!(pulled, oci.image.config);
-    let stored = mirror.stored_blobs();
-    for (digest, _) in multi.blobs().chain(oci.image.blobs()) {
-        assert!(stored.iter().any(|one| one == digest), "not by the mirror");
-    }
+    // By the mirror, which stores what it has given behind its answers.
+    mirror.wait_until(|mirror| {
+        let stored = mirror.stored_blobs();
+        let mut pulled = multi.blobs().chain(oci.image.blobs());
+        pulled.all(|(digest, _)| stored.iter().any(|one| one == digest))
+    });
 
     mirror.stop();
     // The image is there already: what takes its time is to find out that the mirror is gone, and to ask the registry.
