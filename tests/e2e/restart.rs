@@ -72,7 +72,7 @@ fn a_kill_during_a_fill_leaves_no_wrong_byte_and_the_next_pull_works() {
             .arg(&again)
             .arg(layer_url(&restarted, layer)));
         assert_eq!(digest::of_file(&again), layer.digest);
-        assert_eq!(restarted.stored_blobs(), [layer.digest.as_str()]);
+        restarted.wait_until(|mirror| mirror.stored_blobs() == [layer.digest.as_str()]);
     }
 }
 

@@ -313,13 +313,11 @@ fn containerd_pulls_through(mode: &str, kind: &str) {
     let official = &upstream.catalogue.official;
     let name = format!("{HUB}/{}", official.name);
     assert_eq!(containerd.pull_by_cri(&name), official.image.config);
-    let stored = mirror.stored_blobs();
-    for (digest, _) in multi.blobs().chain(official.image.blobs()) {
-        assert!(
-            stored.iter().any(|stored| stored == digest),
-            "{digest} is cached"
-        );
-    }
+    mirror.wait_until(|mirror| {
+        let stored = mirror.stored_blobs();
+        let mut pulled = multi.blobs().chain(official.image.blobs());
+        pulled.all(|(digest, _)| stored.iter().any(|one| one == digest))
+    });
 }
 
 #[test]
