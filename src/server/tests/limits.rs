@@ -112,6 +112,9 @@ async fn a_client_that_takes_nothing_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_its_time_is_served() {
+    // While something blocks, the clock moves only when it is told to, however long the kernel takes to deliver.
+    let (_until_the_end, end) = std::sync::mpsc::channel::<()>();
+    let _blocked = tokio::task::spawn_blocking(move || end.recv());
     let mut server = start(default_limits());
     let mut client = server.connect().await;
     // What lies in the kernel is less than is read at once, so that the server has to write each time.
