@@ -281,13 +281,16 @@ impl Blobs {
     /// As [`stored`](Self::stored), from the disk.
     async fn look_up(&self, key: ManifestKey, digest: Digest) -> Result<Option<StoredBlob>, Error> {
         // The semaphore is never closed.
-        let _look = self.looks.acquire().await.map_err(|_| Error::Broken)?;
+        let look = Arc::clone(&self.looks).acquire_owned().await;
+        let look = look.map_err(|_| Error::Broken)?;
         if self.fills.find(&digest).is_some() {
             return Ok(None);
         }
         let (storage, shelf) = (self.storage.clone(), self.shelf.clone());
         let evictor = self.evictor.clone();
         let looked_up = spawn_blocking(move || {
+            // The look goes on when who asked has left.
+            let _look = look;
             let blob = storage.blob(&digest)?;
             match &blob {
                 Some(blob) => {
