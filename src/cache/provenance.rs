@@ -41,7 +41,8 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Origin {
     namespace: Namespace,
-    kind: Kind,
+    /// What it is, where a manifest or upstream has said so.
+    kind: Option<Kind>,
 }
 
 /// A manifest that was pulled.
@@ -96,7 +97,7 @@ impl Provenance {
         bytes: &[u8],
     ) {
         let learn = |digest: Digest, kind| {
-            let namespace = namespace.clone();
+            let (namespace, kind) = (namespace.clone(), Some(kind));
             self.hot
                 .insert((repository.clone(), digest), Origin { namespace, kind });
         };
@@ -114,7 +115,8 @@ impl Provenance {
         let key = (source.name().clone(), *digest);
         if !self.hot.contains_key(&key) {
             let namespace = source.namespace().clone();
-            let kind = Kind::Blob;
+            // Registries give manifests as blobs, too.
+            let kind = None;
             self.hot.insert(key, Origin { namespace, kind });
         }
     }
@@ -209,8 +211,10 @@ impl Provenance {
             return error;
         }
         let origin = self.hot.get(&(source.name().clone(), *digest));
-        let is_other = origin
-            .is_some_and(|origin| origin.namespace == *source.namespace() && origin.kind != wanted);
+        let is_other = origin.is_some_and(|origin| {
+            let is_here = origin.namespace == *source.namespace();
+            is_here && origin.kind.is_some_and(|kind| kind != wanted)
+        });
         if is_other {
             upstream::Error::NotFound.into()
         } else {

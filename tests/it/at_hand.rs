@@ -108,3 +108,16 @@ async fn what_is_wrong_is_told_at_once() {
         assert_eq!(answer, Some(status), "{method} {target}");
     }
 }
+
+#[tokio::test]
+async fn what_was_read_as_a_blob_may_be_a_manifest_all_the_same() {
+    let world = World::new().await;
+    let manifest = Image::new(1).manifest;
+    let digest = world.upstream.put_blob("team/app", manifest.bytes.clone());
+    let blob = format!("/v2/team/app/blobs/{digest}");
+    world.mirror.get(&blob).await.expect(200);
+    world.upstream.stop().await;
+    let manifest = format!("/v2/team/app/manifests/{digest}");
+    let answer = world.mirror.get(&manifest).await;
+    assert_eq!(answer.status, 502, "an outage is no answer");
+}
