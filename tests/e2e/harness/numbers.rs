@@ -237,9 +237,9 @@ impl State {
     }
 
     fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-        stream.write_all(bytes)?;
+        // Before they go: who has them all finds them all counted.
         self.body_bytes
             .fetch_add(bytes.len() as u64, Ordering::SeqCst);
-        Ok(())
+        stream.write_all(bytes)
     }
 }
