@@ -1,6 +1,7 @@
 //! The inner loops of a hit: what is done once for each request, without sockets and files.
 #![expect(clippy::expect_used, reason = "what is measured is known to be right")]
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -76,19 +77,20 @@ fn log(bencher: Bencher<'_, '_>) {
     let request = Request::get(TARGETS[0])
         .header(USER_AGENT, "containerd/1.6.20")
         .body(())
+        .map(Arc::new)
         .expect("a request");
-    let caller = Caller {
+    let caller = Arc::new(Caller {
         peer: ([127, 0, 0, 1], 50_000).into(),
         listener: 0,
         is_encrypted: false,
         client: None,
-    };
+    });
     let metrics = Metrics::new();
     bencher.bench_local(|| {
         let response = Response::new(Body::empty());
         inner::log(
-            black_box(&request),
-            caller.clone(),
+            Arc::clone(black_box(&request)),
+            Arc::clone(&caller),
             metrics.clone(),
             response,
         );

@@ -11,19 +11,28 @@ use super::Body;
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
+    /// The answer to a request, where all of it is at hand, its length known, and nothing is in doubt. Nobody notices
+    /// that it was asked for where there is none: the request comes to [`Service::call`] then. Called for every request
+    /// that may come there, and again and again with the same one where clients repeat themselves, so that what is found
+    /// out about it may be kept.
+    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Response<Body>> {
+        let _ = (request, caller);
+        None
+    }
+
     /// Answers one request. All methods but CONNECT and all targets but the administrative paths come here. Does not
     /// block. A panic, here or later, costs the client a [`Rejection::Panicked`] and nobody else anything.
-    fn call(&self, request: Request<()>, caller: Caller) -> Answer;
+    fn call(&self, request: Arc<Request<()>>, caller: Arc<Caller>) -> Answer;
 
     /// The answer to a request that [`Service::call`] never saw, or did not survive. Has a body also for HEAD, which
     /// is left out on the way. The status should be [`Rejection::status`].
     fn reject(&self, rejection: Rejection) -> Response<Body>;
 }
 
-/// The answer to a request. Most are at hand, and nothing is set up to wait for those.
+/// The answer to a request.
 #[expect(
     clippy::large_enum_variant,
-    reason = "there is one for each request, and the large one is by far the usual one"
+    reason = "there is one for each request, and it is moved once"
 )]
 pub enum Answer {
     /// It is here.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{HeaderMap, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::conditional::{Precondition, accepts, precondition};
 use super::error::{Content, Error};
@@ -22,12 +23,12 @@ use crate::oci::{Descriptor, Digest, Namespace, Reference};
 
 impl Registry {
     /// Answers with what is at hand.
-    pub(super) fn at_hand(
+    pub(super) fn content_at_hand(
         &self,
         ask: &Ask,
         target: &Target,
         item: &Item,
-        entry: &mut Entry,
+        started: Instant,
     ) -> Option<Response<Body>> {
         let target = &*self.meant_at_hand(target, item)?;
         let response = match item {
@@ -35,9 +36,12 @@ impl Registry {
             Item::Blob(digest) => self.blob_at_hand(ask, target, *digest)?,
             Item::Tags(..) | Item::Referrers(..) => return None,
         };
+        let (request, caller) = (Arc::clone(&ask.request), Arc::clone(&ask.caller));
+        let mut entry = Entry::new(request, caller, started, self.metrics.clone());
         entry.asked(item.kind(), target, self.upstreams.directory());
         entry.came(Outcome::Hit);
-        Some(response.unwrap_or_else(|error| entry.failed(&error, Some(echo(target)))))
+        let response = response.unwrap_or_else(|error| entry.failed(&error, Some(echo(target))));
+        Some(entry.attach(response))
     }
 
     fn manifest_at_hand(

@@ -31,7 +31,11 @@ impl CurrentRegistry {
 }
 
 impl Service for CurrentRegistry {
-    fn call(&self, request: Request<()>, caller: Caller) -> Answer {
+    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Response<Body>> {
+        self.now().at_hand(request, caller)
+    }
+
+    fn call(&self, request: Arc<Request<()>>, caller: Arc<Caller>) -> Answer {
         self.now().answer(request, caller)
     }
 

@@ -1,10 +1,12 @@
 //! The inner loops of a hit, as `cargo bench` reaches them. Part of neither the program nor its documentation.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tokio::time::Instant;
 
 use super::log::Entry;
 use super::range::{Wanted, wanted};
@@ -57,6 +59,11 @@ pub fn manifest(
 }
 
 /// Counts and logs a request whose answer ends at once.
-pub fn log(request: &Request<()>, caller: Caller, metrics: Metrics, response: Response<Body>) {
-    drop(Entry::new(request, caller, metrics).attach(response));
+pub fn log(
+    request: Arc<Request<()>>,
+    caller: Arc<Caller>,
+    metrics: Metrics,
+    response: Response<Body>,
+) {
+    drop(Entry::new(request, caller, Instant::now(), metrics).attach(response));
 }

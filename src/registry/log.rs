@@ -2,10 +2,11 @@
 //! it known how much was sent.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Request, Response};
 use tokio::time::Instant;
 
 use super::error::Error;
@@ -37,10 +38,8 @@ enum Label {
 pub(super) struct Entry {
     metrics: Metrics,
     started: Instant,
-    caller: Caller,
-    method: Method,
-    target: Uri,
-    user_agent: Option<HeaderValue>,
+    request: Arc<Request<()>>,
+    caller: Arc<Caller>,
     kind: &'static str,
     /// The registry that was asked for content, where one was.
     namespace: Option<Namespace>,
@@ -55,15 +54,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The request came in.
-    pub(super) fn new(request: &Request<()>, caller: Caller, metrics: Metrics) -> Self {
+    /// The request came in at `started`.
+    pub(super) fn new(
+        request: Arc<Request<()>>,
+        caller: Arc<Caller>,
+        started: Instant,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             metrics,
-            started: Instant::now(),
+            started,
+            request,
             caller,
-            method: request.method().clone(),
-            target: request.uri().clone(),
-            user_agent: request.headers().get(USER_AGENT).cloned(),
             kind: "other",
             namespace: None,
             upstream: Label::Other("none"),
@@ -101,7 +103,8 @@ impl Entry {
     }
 
     fn user_agent(&self) -> Cow<'_, str> {
-        let value = self.user_agent.as_ref().map(HeaderValue::as_bytes);
+        let headers = self.request.headers();
+        let value = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
         String::from_utf8_lossy(value.unwrap_or_default())
     }
 
@@ -141,6 +144,7 @@ impl Drop for Entry {
         });
         let Self {
             kind,
+            request,
             caller,
             status,
             sent,
@@ -152,7 +156,8 @@ impl Drop for Entry {
         // Text of clients is logged in quotes with control characters escaped. Of the target the path alone: queries may
         // hold secrets, and the one key that matters is logged as the namespace.
         tracing::info!(
-            client = %caller.peer.ip(), certificate, method = cut(self.method.as_str()), path = cut(self.target.path()),
+            client = %caller.peer.ip(), certificate, method = cut(request.method().as_str()),
+            path = cut(request.uri().path()),
             %namespace, kind, status, outcome = result, bytes = sent, end = end.as_str(), ms = milliseconds(took),
             user_agent = cut(&self.user_agent()), error, "request"
         );

@@ -45,9 +45,9 @@ pub mod trial;
 
 use std::sync::Arc;
 
-use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response};
+use tokio::time::Instant;
 
 use crate::access::{PasswordFile, Rules};
 use crate::cache::Cache;
@@ -92,8 +92,8 @@ pub struct ClientPolicy {
 
 /// What the story of a request needs of it.
 struct Ask {
-    request: Parts,
-    caller: Caller,
+    request: Arc<Request<()>>,
+    caller: Arc<Caller>,
     /// Whether it is still to be found out which registry is meant. A caller's token is then shown to none of them.
     is_search: bool,
     /// What counts it as something that the client has under way, for as long as anything is done about it.
@@ -125,33 +125,34 @@ impl Registry {
         }
     }
 
-    /// Routes, decides about access, asks the cache, and answers.
-    fn answer(self: &Arc<Self>, request: Request<()>, caller: Caller) -> Answer {
-        let mut entry = Entry::new(&request, caller.clone(), self.metrics.clone());
-        let ask = Ask {
-            request: request.into_parts().0,
-            caller,
-            is_search: false,
-            kept: None,
-        };
+    /// Answers with what is at hand.
+    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Response<Body>> {
+        let (ask, started) = (Ask::new(request, caller), Instant::now());
         let known = self.known_routes.find(&ask.inbound(), &self.ways);
         let is_known = known.is_some();
-        let route = match known.map_or_else(|| self.read_route(&ask), Ok) {
+        let route = known.or_else(|| self.read_route(&ask).ok())?;
+        let Route::Content(target, item) = &*route else {
+            return None;
+        };
+        let response = self.content_at_hand(&ask, target, item, started)?;
+        if !is_known {
+            self.known_routes.keep(&ask.inbound(), &self.ways, &route);
+        }
+        Some(response)
+    }
+
+    /// Routes, decides about access, asks the cache, and answers.
+    fn answer(self: &Arc<Self>, request: Arc<Request<()>>, caller: Arc<Caller>) -> Answer {
+        let ask = Ask::new(&request, &caller);
+        let mut entry = Entry::new(request, caller, Instant::now(), self.metrics.clone());
+        let route = match self.read_route(&ask) {
             Ok(route) => route,
             Err(error) => {
-                let asked = route::asked(&ask.request.uri);
+                let asked = route::asked(ask.request.uri());
                 let response = entry.failed(&error.into(), asked.as_ref());
                 return Answer::Here(entry.attach(response));
             }
         };
-        if let Route::Content(target, item) = &*route
-            && let Some(response) = self.at_hand(&ask, target, item, &mut entry)
-        {
-            if !is_known {
-                self.known_routes.keep(&ask.inbound(), &self.ways, &route);
-            }
-            return Answer::Here(entry.attach(response));
-        }
         let this = Arc::clone(self);
         Answer::later(async move {
             let response = match Arc::unwrap_or_clone(route) {
@@ -189,7 +190,7 @@ impl Registry {
         entry: &mut Entry,
     ) -> Response<Body> {
         entry.asked(item.kind(), &target, self.upstreams.directory());
-        let what = ask.request.uri.path_and_query().cloned();
+        let what = ask.request.uri().path_and_query().cloned();
         let Some(share) = self.under_way.take(ask.caller.peer.ip(), what) else {
             self.metrics.client_refusal();
             return entry.failed(&Error::TooMuch, Some(echo(&target)));
@@ -222,20 +223,29 @@ impl Registry {
 }
 
 impl Ask {
+    fn new(request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Self {
+        Self {
+            request: Arc::clone(request),
+            caller: Arc::clone(caller),
+            is_search: false,
+            kept: None,
+        }
+    }
+
     /// Whether only the head is wanted.
     fn wants_head(&self) -> bool {
-        self.request.method == Method::HEAD
+        self.request.method() == Method::HEAD
     }
 
     fn headers(&self) -> &HeaderMap {
-        &self.request.headers
+        self.request.headers()
     }
 
     /// The request as far as it is routed by.
     fn inbound(&self) -> Inbound<'_> {
         Inbound {
-            method: &self.request.method,
-            target: &self.request.uri,
+            method: self.request.method(),
+            target: self.request.uri(),
             door: Door {
                 listener: self.caller.listener,
                 host: host_of(&self.request),
@@ -245,11 +255,11 @@ impl Ask {
 }
 
 /// The host that the request was sent to. The server has seen to it that header and target agree.
-fn host_of(parts: &Parts) -> Option<&str> {
-    let header = parts.headers.get(hyper::header::HOST);
+fn host_of(request: &Request<()>) -> Option<&str> {
+    let header = request.headers().get(hyper::header::HOST);
     header.and_then(|host| host.to_str().ok()).or_else(|| {
-        parts
-            .uri
+        request
+            .uri()
             .authority()
             .map(hyper::http::uri::Authority::as_str)
     })

@@ -3,23 +3,22 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::iter;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::conversation::Conversation;
 use super::exchange::Exchange;
 use super::handshake::{Shaken, shake_hands};
 use super::line::Line;
 use super::socket::Socket;
 use super::tls::Tls;
 use super::wire::Wire;
-use super::{Limits, Phase, Server, Standing, reached};
+use super::{Phase, Server, Standing, reached};
 use crate::http::{Caller, Service};
 
 /// How long a client may take to close its side after we have closed ours.
@@ -105,7 +104,7 @@ async fn talk<S: Service, W: Wire + Send + 'static>(
     let socket = Socket::new(stream, Arc::clone(&line), &server.limits);
     let phase = server.phase.clone();
     let exchange = Exchange::new(server, caller, standing, Arc::clone(&line));
-    let mut connection = http().serve_connection(TokioIo::new(socket), exchange);
+    let mut conversation = Conversation::new(socket, exchange, Arc::clone(&line));
 
     let closed = {
         let mut draining = pin!(reached(phase.clone(), Phase::Draining));
@@ -114,12 +113,9 @@ async fn talk<S: Service, W: Wire + Send + 'static>(
         loop {
             tokio::select! {
                 biased;
-                result = poll_fn(|cx| {
-                    line.begin_turn();
-                    connection.poll_without_shutdown(cx)
-                }) => {
+                result = poll_fn(|cx| conversation.poll(cx)) => {
                     if let Err(error) = result {
-                        tracing::debug!(%peer, error = chain(&error), "connection broke");
+                        tracing::debug!(%peer, error = chain(&*error), "connection broke");
                     }
                     break Closed::Done;
                 }
@@ -127,31 +123,13 @@ async fn talk<S: Service, W: Wire + Send + 'static>(
                 () = &mut aborting, if is_draining => break Closed::Aborted,
             }
             // The drain has begun: a resting connection closes, another one after its response.
-            Pin::new(&mut connection).graceful_shutdown();
+            conversation.come_to_an_end();
         }
     };
-    let socket = connection.into_parts().io.into_inner();
-    close(socket.into_stream()).await;
+    if let Some(socket) = conversation.into_socket() {
+        close(socket.into_stream()).await;
+    }
     closed
-}
-
-/// How hyper speaks to clients.
-pub(super) fn http() -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http
-        // Its timer starts when a response has left, so it cannot tell a client that rests from one that drips a head:
-        // `Socket` keeps both deadlines.
-        .header_read_timeout(None)
-        // A client that shuts down its side has left: its request is dropped at once, not answered into the void.
-        .half_close(false)
-        // Larger heads are answered with 431.
-        .max_header_size(Limits::HEAD_BYTES)
-        // A head is read into this, and a pipelining client waits when it is full.
-        .max_buf_size(Limits::HEAD_BYTES)
-        // Body bytes go to the socket from where they are; `Socket` counts on it.
-        .writev(true)
-        .pipeline_flush(false);
-    http
 }
 
 /// An error and its causes in one line. Their `Display` only: it is made to be shown.

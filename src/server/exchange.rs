@@ -4,7 +4,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body as _, Incoming};
@@ -13,6 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::line::Line;
 use super::outgoing::Outgoing;
+use super::repeats::is_one_head;
 use super::{Limits, Server, Standing, admin, host};
 use crate::http::{Answer, Body, Caller, Rejection, Service};
 
@@ -22,11 +23,13 @@ const LOGGED_CHARACTERS: usize = 200;
 /// The requests of one connection.
 pub(super) struct Exchange<S> {
     server: Arc<Server<S>>,
-    caller: Caller,
+    caller: Arc<Caller>,
     standing: Standing,
     line: Arc<Line>,
     /// See [`host::is_sound`].
     known_host: OnceLock<HeaderValue>,
+    /// The head of the request that comes next, as far as that is known.
+    next_head: Mutex<Option<Box<[u8]>>>,
 }
 
 /// A response on its way, as hyper polls it.
@@ -54,10 +57,11 @@ impl<S> Clone for Exchange<S> {
     fn clone(&self) -> Self {
         Self {
             server: Arc::clone(&self.server),
-            caller: self.caller.clone(),
+            caller: Arc::clone(&self.caller),
             standing: self.standing,
             line: Arc::clone(&self.line),
             known_host: self.known_host.clone(),
+            next_head: Mutex::default(),
         }
     }
 }
@@ -71,15 +75,56 @@ impl<S: Service> Exchange<S> {
     ) -> Self {
         Self {
             server,
-            caller,
+            caller: Arc::new(caller),
             standing,
             line,
             known_host: OnceLock::new(),
+            next_head: Mutex::default(),
         }
     }
 
-    /// The answer, and whether the connection may carry another request after it.
-    fn answer(&self, request: Request<()>) -> (Answer, Then) {
+    /// The response to the request of which `bytes` are the head, if it came before and what it asks for is at hand.
+    pub(super) fn again(&self, bytes: &[u8]) -> Option<Response<Outgoing>> {
+        if self.standing == Standing::TooMany {
+            return None;
+        }
+        let request = self.server.repeats.find(bytes)?;
+        let response = self.at_hand(&request)?;
+        self.line.begin();
+        let leaving = Leaving {
+            is_head: request.method() == Method::HEAD,
+            then: Then::GoOn,
+        };
+        Some(self.leave(response, leaving))
+    }
+
+    /// `bytes` come next. A request that they are the whole head of can be kept.
+    pub(super) fn comes_next(&mut self, bytes: &[u8]) {
+        let head = is_one_head(bytes).then(|| bytes.into());
+        *self
+            .next_head
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner) = head;
+    }
+
+    fn take_next_head(&self) -> Option<Box<[u8]>> {
+        let mut head = self
+            .next_head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        head.take()
+    }
+
+    /// What the service has at hand.
+    fn at_hand(&self, request: &Arc<Request<()>>) -> Option<Response<Body>> {
+        let Self { server, caller, .. } = self;
+        let look = AssertUnwindSafe(|| server.service.at_hand(request, caller));
+        catch_unwind(look).unwrap_or_else(|panic| Some(self.panicked(&*panic)))
+    }
+
+    /// The answer, and whether the connection may carry another request after it. `head` is the head of the request, if
+    /// it may be kept.
+    fn answer(&self, request: Request<()>, head: Option<Box<[u8]>>) -> (Answer, Then) {
         let Self { server, caller, .. } = self;
         if self.standing == Standing::TooMany {
             let rejection = Rejection::TooManyConnections;
@@ -94,7 +139,14 @@ impl<S: Service> Exchange<S> {
         if let Some(response) = admin::answer(&request, &server.phase, &server.metrics) {
             return (Answer::Here(response), Then::GoOn);
         }
-        let call = AssertUnwindSafe(|| server.service.call(request, caller.clone()));
+        let request = Arc::new(request);
+        if let Some(response) = self.at_hand(&request) {
+            if let Some(head) = head {
+                server.repeats.keep(&head, &request);
+            }
+            return (Answer::Here(response), Then::GoOn);
+        }
+        let call = AssertUnwindSafe(|| server.service.call(request, Arc::clone(caller)));
         let answer = match catch_unwind(call) {
             Ok(answer) => answer,
             Err(panic) => Answer::Here(self.panicked(&*panic)),
@@ -145,7 +197,8 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Exchange<S> {
         // Dropped unread, so that no `100 Continue` is sent and hyper stops reading.
         drop(body);
         let is_head = head.method == Method::HEAD;
-        let (answer, then) = self.answer(Request::from_parts(head, ()));
+        let written = self.take_next_head().filter(|_| !has_body);
+        let (answer, then) = self.answer(Request::from_parts(head, ()), written);
         let then = if has_body { Then::Close } else { then };
         let leaving = Leaving { is_head, then };
         match answer {

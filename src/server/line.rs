@@ -42,6 +42,10 @@ pub(super) struct Line {
     begun: AtomicU64,
     /// Requests whose response was given to hyper to the end.
     done: AtomicU64,
+    /// How many were begun when all was answered and written last.
+    flushed_at: AtomicU64,
+    /// How many were begun when hyper got the connection last.
+    handed_over_at: AtomicU64,
     /// Somebody waits until all that hyper holds is written.
     flush_wanted: AtomicBool,
     flush_waiter: AtomicWaker,
@@ -117,8 +121,23 @@ impl Line {
         !self.flush_wanted.load(Ordering::Relaxed)
     }
 
+    /// hyper gets the connection.
+    pub(super) fn hand_over(&self) {
+        self.handed_over_at.store(self.begun(), Ordering::Relaxed);
+    }
+
+    /// Whether hyper has read a request, and all that it has read is answered and written.
+    pub(super) fn has_come_to_rest(&self) -> bool {
+        let begun = self.begun();
+        let has_begun = begun != self.handed_over_at.load(Ordering::Relaxed);
+        has_begun && !self.is_busy() && begun == self.flushed_at.load(Ordering::Relaxed)
+    }
+
     /// All that hyper holds is written.
     pub(super) fn flushed(&self) {
+        if !self.is_busy() {
+            self.flushed_at.store(self.begun(), Ordering::Relaxed);
+        }
         if self.flush_wanted.swap(false, Ordering::Relaxed) {
             self.flush_waiter.wake();
         }

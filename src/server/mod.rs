@@ -8,14 +8,18 @@ mod accept;
 mod admin;
 mod certificate;
 mod connection;
+mod conversation;
 mod exchange;
 mod handshake;
+mod head;
 mod host;
 mod limits;
 mod line;
 mod listen;
 mod outgoing;
 mod reads;
+mod repeats;
+mod sending;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -41,6 +45,7 @@ use tokio::time::sleep;
 use self::accept::next_connection;
 use self::connection::Closed;
 use self::reads::Reads;
+use self::repeats::Repeats;
 use crate::http::{Caller, Service, Share, Shares};
 use crate::metrics::Metrics;
 
@@ -76,6 +81,7 @@ struct Server<S> {
     limits: Limits,
     metrics: Metrics,
     reads: Reads,
+    repeats: Repeats,
     /// Who has which connections, by the other end of each.
     shares: Shares<SocketAddr>,
     /// Leave to be told that they are too many.
@@ -148,6 +154,7 @@ pub async fn serve<S: Service>(
         limits,
         metrics,
         reads: Reads::default(),
+        repeats: Repeats::default(),
         phase: seen,
     });
     let accepting = listeners

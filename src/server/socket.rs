@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -22,6 +23,8 @@ use crate::http::Segment;
 pub(super) struct Socket<W = TcpStream> {
     stream: W,
     line: Arc<Line>,
+    /// What was read and is to be read again.
+    unread: Bytes,
     awaiting: Awaiting,
     /// The number of requests begun when `awaiting` was set: with another, it is of the past.
     awaiting_since: u64,
@@ -54,6 +57,7 @@ impl<W: Wire> Socket<W> {
             stream,
             awaiting_since: line.begun(),
             line,
+            unread: Bytes::new(),
             awaiting: Awaiting::Head,
             read_deadline,
             write_deadline: Deadline::default(),
@@ -66,6 +70,16 @@ impl<W: Wire> Socket<W> {
     /// The socket itself, without deadlines.
     pub(super) fn into_stream(self) -> W {
         self.stream
+    }
+
+    /// These bytes, read before, are read again, before all that is still to come.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.unread = if self.unread.is_empty() {
+            bytes
+        } else {
+            // What was put back before, and read in part.
+            [&bytes[..], &self.unread[..]].concat().into()
+        };
     }
 
     fn await_what(&mut self, awaiting: Awaiting) {
@@ -194,6 +208,12 @@ impl<W: Wire> AsyncRead for Socket<W> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let n = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(n));
+            self.has_read();
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {

@@ -4,6 +4,7 @@
 //! adds a folder that hides `_default`. So what was right when it was set up is looked at for as long as it is used.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Request, Response, StatusCode};
@@ -25,7 +26,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 struct Nothing;
 
 impl Service for Nothing {
-    fn call(&self, _: Request<()>, _: Caller) -> Answer {
+    fn call(&self, _: Arc<Request<()>>, _: Arc<Caller>) -> Answer {
         Answer::Here(with_status(StatusCode::NOT_FOUND))
     }
 

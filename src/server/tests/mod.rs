@@ -42,7 +42,7 @@ struct Toy {
 }
 
 impl Toy {
-    async fn answer(self, request: Request<()>, caller: Caller) -> Response<Body> {
+    async fn answer(self, request: Arc<Request<()>>, caller: Arc<Caller>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let seen = format!("{} {}", request.method(), request.uri());
         self.seen.lock().unwrap().push(seen);
@@ -79,7 +79,7 @@ impl Toy {
 }
 
 impl Service for Toy {
-    fn call(&self, request: Request<()>, caller: Caller) -> Answer {
+    fn call(&self, request: Arc<Request<()>>, caller: Arc<Caller>) -> Answer {
         match request.uri().path() {
             "/panic-at-once" => panic!("on purpose"),
             _ => Answer::later(self.clone().answer(request, caller)),

@@ -11,13 +11,27 @@ use proptest::prelude::*;
 use tokio::io::{AsyncWrite as _, duplex};
 
 use super::*;
-use crate::server::connection::http;
+use crate::server::conversation::http;
 use crate::server::line::{BITE_BYTES, Line};
 use crate::server::socket::Socket;
 use crate::server::trial::{
     Ask, FILE_BYTES, Fault, KINDS, Mood, Moods, Moody, Shown, Slip, check_answers, content,
     exchange, play, played, requests, slip,
 };
+
+/// hyper answers some of them, then gives others a turn: what it has read by then is not lost.
+#[test]
+fn many_requests_at_once_are_answered_in_order() {
+    let (library, mut ends) = library();
+    let asks: Vec<Ask> = (0..200).map(|n| Ask::get("memory", n, 1 + n)).collect();
+    play(
+        &library,
+        &mut ends,
+        &asks,
+        takes(usize::MAX),
+        takes(usize::MAX),
+    );
+}
 
 #[tokio::test]
 async fn a_long_file_takes_many_turns() {
@@ -141,6 +155,15 @@ fn mood() -> impl Strategy<Value = Mood> {
     ]
 }
 
+/// Of one request, mostly all of it.
+fn read_of_one() -> impl Strategy<Value = Mood> {
+    prop_oneof![
+        6 => Just(Mood::Request),
+        1 => Just(Mood::Waits),
+        1 => (1_usize..200).prop_map(Mood::Takes),
+    ]
+}
+
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         Just(Fault::Reset),
@@ -177,6 +200,24 @@ proptest! {
     ) {
         let (library, mut ends) = library();
         play(&library, &mut ends, &asks, Moods::new(reads), Moods::new(writes));
+    }
+
+    #[test]
+    fn what_came_before_is_answered_as_it_was(
+        asks in vec(ask(), 1..6), reads in vec(read_of_one(), 1..6), writes in vec(mood(), 1..12),
+    ) {
+        let (library, mut ends) = library();
+        let again = [&asks[..], &asks[..], &asks[..]].concat();
+        play(&library, &mut ends, &again, Moods::only(reads), Moods::new(writes));
+    }
+
+    #[test]
+    fn whatever_fails_of_what_came_before_all_bytes_until_then_are_right(
+        ask in ask(), writes in vec(mood(), 0..40), fault in fault(),
+    ) {
+        let (library, mut ends) = library();
+        let writes = writes.into_iter().chain([Mood::Fails(fault)]);
+        play(&library, &mut ends, &vec![ask; 8], Moods::only([Mood::Request]), Moods::new(writes));
     }
 
     #[test]

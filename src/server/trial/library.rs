@@ -88,7 +88,28 @@ impl Library {
 }
 
 impl Service for Library {
-    fn call(&self, request: Request<()>, _: Caller) -> Answer {
+    fn at_hand(&self, request: &Arc<Request<()>>, _: &Arc<Caller>) -> Option<Response<Body>> {
+        let is_at_hand = |kind| request.uri().path()[1..].starts_with(kind);
+        let at_hand = ["file", "parts", "memory", "unchanged", "beyond"];
+        at_hand
+            .into_iter()
+            .any(is_at_hand)
+            .then(|| self.answer(request))
+    }
+
+    fn call(&self, request: Arc<Request<()>>, _: Arc<Caller>) -> Answer {
+        Answer::Here(self.answer(&request))
+    }
+
+    fn reject(&self, rejection: Rejection) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = rejection.status();
+        response
+    }
+}
+
+impl Library {
+    fn answer(&self, request: &Request<()>) -> Response<Body> {
         self.answered.fetch_add(1, Ordering::Relaxed);
         let path = request.uri().path().to_owned();
         let mut words = path.split('/').skip(1);
@@ -130,12 +151,6 @@ impl Service for Library {
         if kind == "unchanged" {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
-        Answer::Here(response)
-    }
-
-    fn reject(&self, rejection: Rejection) -> Response<Body> {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = rejection.status();
         response
     }
 }

@@ -23,16 +23,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use self::network::Client;
-use super::connection::http;
+use super::conversation::Conversation;
 use super::exchange::Exchange;
 use super::line::Line;
 use super::reads::Reads;
+use super::repeats::Repeats;
 use super::socket::Socket;
 use super::{Limits, Phase, Server, Standing};
 use crate::http::{Caller, Shares};
@@ -71,6 +71,7 @@ pub(in crate::server) fn exchange(library: &Library, line: &Arc<Line>) -> Exchan
         limits: Limits::default(),
         metrics: Metrics::new(),
         reads: Reads::default(),
+        repeats: Repeats::default(),
         phase,
     });
     let caller = Caller {
@@ -93,12 +94,11 @@ pub(in crate::server) async fn played(
     let line = Arc::new(Line::with_files());
     let socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     let exchange = exchange(library, &line);
-    let mut connection = http().serve_connection(TokioIo::new(socket), exchange);
+    let mut conversation = Conversation::new(socket, exchange, Arc::clone(&line));
     let mut turns = 0;
     let ended = poll_fn(|cx| {
         turns += 1;
-        line.begin_turn();
-        connection.poll_without_shutdown(cx)
+        conversation.poll(cx)
     });
     let ended = timeout(PATIENCE, ended).await.expect("it ends");
     Played {

@@ -13,11 +13,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::http::Segment;
 use crate::server::wire::Wire;
 
+/// What a read or a write comes to where there is no reason for less, in bytes.
+const A_GOOD_DEAL: usize = 20_000;
+
 /// What becomes of one read, write or flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     /// It comes to this many bytes at most, and at least one.
     Takes(usize),
+    /// A read comes to the rest of one request, a write to a good deal.
+    Request,
     /// Not now.
     Waits,
     /// It fails, for good. A read does not.
@@ -71,7 +76,7 @@ pub(in crate::server) struct Client(Arc<Mutex<Received>>);
 impl Moods {
     /// These, and one that takes a good deal, so that all is taken sooner or later, and not byte by byte.
     pub fn new(moods: impl IntoIterator<Item = Mood>) -> Self {
-        Self::only(moods.into_iter().chain([Mood::Takes(20_000)]))
+        Self::only(moods.into_iter().chain([Mood::Takes(A_GOOD_DEAL)]))
     }
 
     pub(in crate::server) fn only(moods: impl IntoIterator<Item = Mood>) -> Self {
@@ -97,6 +102,7 @@ impl Mood {
     fn most(self) -> usize {
         match self {
             Self::Takes(bytes) => bytes.max(1),
+            Self::Request => A_GOOD_DEAL,
             Self::Waits | Self::Fails(_) => 1,
         }
     }
@@ -142,7 +148,7 @@ impl Moody {
                 received.is_cut = true;
                 Poll::Ready(Ok(0))
             }
-            Mood::Takes(_) | Mood::Fails(Fault::FileEnds | Fault::Disk) => {
+            Mood::Takes(_) | Mood::Request | Mood::Fails(Fault::FileEnds | Fault::Disk) => {
                 let mut left = mood.most();
                 let before = received.bytes.len();
                 for slice in slices {
@@ -170,8 +176,13 @@ impl AsyncRead for Moody {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let n = buffer.remaining().min(self.requests.len());
-        let n = n.min(mood.most());
+        let all = self.requests.make_contiguous();
+        let end = all.windows(4).position(|it| it == b"\r\n\r\n");
+        let n = match (mood, end) {
+            (Mood::Request, Some(end)) => end + 4,
+            _ => all.len().min(mood.most()),
+        };
+        let n = n.min(buffer.remaining());
         buffer.put_slice(&self.requests.drain(..n).collect::<Vec<u8>>());
         Poll::Ready(Ok(()))
     }

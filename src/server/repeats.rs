@@ -1,0 +1,93 @@
+//! Heads of requests that came before, byte by byte: what they say is known, so nothing of it is read again.
+//!
+//! In a cluster every node asks for the same things in the same words. A head is kept when hyper has read it and what it
+//! asks for was at hand; hyper alone decides what a head is and what it says.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RANGE,
+};
+use hyper::http::uri::PathAndQuery;
+use hyper::{HeaderMap, Request, Version};
+
+/// Most heads that are kept, at a kilobyte or two each. When there are more, all are forgotten: the few that everybody
+/// sends are soon known again.
+const HEADS_MAX: usize = 1024;
+
+/// Longest head that is kept, in bytes. Those of real clients have 200 to 600.
+pub(super) const HEAD_BYTES_MAX: usize = 1024;
+
+/// Requests by their heads.
+#[derive(Debug, Default)]
+pub(super) struct Repeats(RwLock<HashMap<Box<[u8]>, Known>>);
+
+type Known = Arc<Request<()>>;
+
+impl Repeats {
+    /// The request whose head is exactly `bytes`, if it is known.
+    pub(super) fn find(&self, bytes: &[u8]) -> Option<Known> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(bytes).map(Arc::clone)
+    }
+
+    /// Keeps that the head `bytes`, which is one by [`is_one_head`], was read as `request`, unless it is none that others
+    /// send as well.
+    pub(super) fn keep(&self, bytes: &[u8], request: &Request<()>) {
+        if !is_for_everybody(request) {
+            return;
+        }
+        let Some(request) = apart(request).map(Arc::new) else {
+            return;
+        };
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= HEADS_MAX {
+            known.clear();
+        }
+        known.insert(bytes.into(), request);
+    }
+}
+
+/// Whether `bytes` are one head and nothing else, in whatever way its end is found: RFC 9112 section 2.2 lets a recipient
+/// take a bare LF for the end of a line, and skip empty lines before a request.
+pub(super) fn is_one_head(bytes: &[u8]) -> bool {
+    const END: &[u8] = b"\r\n\r\n";
+    let end = bytes.windows(END.len()).position(|it| it == END);
+    let is_its_end = end.is_some_and(|end| end + END.len() == bytes.len());
+    let begins = !matches!(bytes.first(), Some(b'\r' | b'\n'));
+    let has_bare = bytes.windows(2).any(|it| it[1] == b'\n' && it[0] != b'\r');
+    bytes.len() <= HEAD_BYTES_MAX && is_its_end && begins && !has_bare
+}
+
+/// Whether the request says nothing that is one client's alone, and nothing about the connection.
+fn is_for_everybody(request: &Request<()>) -> bool {
+    const OWN: [HeaderName; 5] = [
+        AUTHORIZATION,
+        PROXY_AUTHORIZATION,
+        COOKIE,
+        // Each client has its own parts.
+        RANGE,
+        CONNECTION,
+    ];
+    let headers = request.headers();
+    request.version() == Version::HTTP_11 && !OWN.iter().any(|name| headers.contains_key(name))
+}
+
+/// The same request in memory of its own: as it was read it is a part of all that was read with it. `None` for one that
+/// is not in origin form (RFC 9112 section 3.2.1).
+fn apart(request: &Request<()>) -> Option<Request<()>> {
+    let mut same = Request::new(());
+    *same.method_mut() = request.method().clone();
+    if request.uri().authority().is_some() {
+        return None;
+    }
+    let target = request.uri().path_and_query()?;
+    *same.uri_mut() = PathAndQuery::try_from(target.as_str()).ok()?.into();
+    let mut headers = HeaderMap::with_capacity(request.headers().len());
+    for (name, value) in request.headers() {
+        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    *same.headers_mut() = headers;
+    Some(same)
+}
