@@ -56,7 +56,7 @@ pub mod inner;
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -130,6 +130,7 @@ pub struct Cache {
     provenance: Provenance,
     homes: Homes,
     shelf: Shelf,
+    clock: Clock,
     behind: Behind,
     _scrubber: Scrubber,
 }
@@ -197,7 +198,7 @@ impl Cache {
             manifests.clone(),
             shelf.clone(),
             tags,
-            clock,
+            clock.clone(),
             behind.clone(),
         );
         Self {
@@ -217,6 +218,7 @@ impl Cache {
             provenance,
             homes,
             shelf,
+            clock,
             behind,
             _scrubber: scrubber,
         }
@@ -303,13 +305,25 @@ impl Cache {
         self.manifests.get_at_hand(source, *digest)
     }
 
-    /// The manifest `tag` points to, where it is fresh, in memory and anybody's: without waiting for anything.
+    /// The manifest `tag` points to, where it is fresh, in memory and anybody's, and for how long it stays fresh: without
+    /// waiting for anything.
     pub fn tagged_manifest_at_hand(
         &self,
         source: &Repository,
         tag: &Tag,
-    ) -> Option<TaggedManifest> {
+    ) -> Option<(TaggedManifest, Duration)> {
         self.tags.get_at_hand(source, tag)
+    }
+
+    /// A number that is another one each time that a manifest or a tag may no longer be what it was. As long as it is the
+    /// same, and the time has not come, what was at hand is at hand.
+    pub fn changes(&self) -> u64 {
+        self.shelf.changes()
+    }
+
+    /// The time by which it is judged what is fresh.
+    pub fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     /// The manifest `tag` points to, fresh, or stale as far as the operator allows.

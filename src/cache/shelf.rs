@@ -1,13 +1,12 @@
 //! Where manifests and tags are kept: in memory while they are hot, in storage for good.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hashbrown::DefaultHashBuilder;
-use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -18,6 +17,7 @@ use super::pending::Pending;
 use super::provenance::Provenance;
 use super::tag_record::{TagKey, TagRecord};
 use super::tier::Tier;
+use crate::http::PreparedHead;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, described_blobs};
 use crate::storage::{self, Audience, Local, RecordKey};
@@ -36,7 +36,7 @@ const BLOBS_TTL: Duration = Duration::from_mins(1);
 const SIZES_MAX: u64 = 50_000;
 
 /// What an entry weighs beside the bytes of its manifest: its key, its descriptor, its head, its place in the map.
-const ENTRY_BYTES: usize = 2560;
+const ENTRY_BYTES: usize = 3072;
 
 /// How many tags stay in memory, at some hundred bytes each.
 const HOT_TAGS_MAX: u64 = 20_000;
@@ -51,7 +51,7 @@ pub struct Manifest {
     /// Whose it is, in this repository.
     pub(super) audience: Audience,
     /// See [`Manifest::head`].
-    head: OnceLock<HeaderMap>,
+    head: OnceLock<Arc<PreparedHead>>,
     /// When the evictor was told last that it is in use.
     told_used: AtomicU32,
 }
@@ -69,8 +69,8 @@ impl Manifest {
     }
 
     /// The head of the answers that send it, which `make` puts together for the first of them.
-    pub fn head(&self, make: impl FnOnce() -> HeaderMap) -> &HeaderMap {
-        self.head.get_or_init(make)
+    pub fn head(&self, make: impl FnOnce() -> PreparedHead) -> &Arc<PreparedHead> {
+        self.head.get_or_init(|| Arc::new(make()))
     }
 }
 
@@ -114,6 +114,8 @@ pub(super) struct Shelf {
     /// What was found to be no manifest of its repository a moment ago.
     blobs: Memory<ManifestKey, ()>,
     provenance: Provenance,
+    /// See [`Shelf::changes`].
+    changes: Arc<AtomicU64>,
     /// Tag records on their way to disk; `None` is on its way to being removed.
     pending: Pending<TagKey, Option<TagRecord>>,
 }
@@ -169,6 +171,7 @@ impl Shelf {
             tier,
             behind,
             pending,
+            changes: Arc::default(),
             metrics,
             hot,
             tags: moka::sync::Cache::builder()
@@ -180,6 +183,16 @@ impl Shelf {
                 .time_to_live(BLOBS_TTL)
                 .build_with_hasher(DefaultHashBuilder::default()),
         }
+    }
+
+    /// How often something that was known became something else, or nothing.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// What was known of a manifest or a tag is no longer so: called when that can be seen.
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The manifest `digest`, if it is in memory.
@@ -273,6 +286,7 @@ impl Shelf {
         self.provenance
             .keep(&key.namespace, &key.repository, &key.digest);
         self.hot.insert(key.clone(), Arc::clone(manifest));
+        self.changed();
         self.blobs.invalidate(key);
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
         let (evictor, tier) = (self.evictor.clone(), self.tier.clone());
@@ -288,6 +302,7 @@ impl Shelf {
     /// Forgets that a repository has a manifest.
     pub(super) fn forget(&self, key: &ManifestKey) {
         self.hot.invalidate(key);
+        self.changed();
         let (key, tier) = (key.clone(), self.tier.clone());
         self.storage_behind(move |storage| {
             tier.note_removal(key.record());
@@ -355,6 +370,9 @@ impl Shelf {
             self.tags.insert(key.clone(), record.clone());
             self.put_tag(key, Some(record));
         }
+        if before.as_ref().is_none_or(|it| it.manifest != *manifest) {
+            self.changed();
+        }
         before
     }
 
@@ -362,6 +380,7 @@ impl Shelf {
     pub(super) fn forget_tag(&self, key: &TagKey) {
         self.put_tag(key, None);
         self.tags.invalidate(key);
+        self.changed();
     }
 
     /// Keeps what another replica was told of a tag. It is not uploaded again.

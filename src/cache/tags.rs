@@ -149,17 +149,21 @@ impl Tags {
         }
     }
 
-    /// The manifest `tag` points to, where it is fresh, in memory and anybody's.
-    pub(super) fn get_at_hand(&self, source: &Repository, tag: &Tag) -> Option<TaggedManifest> {
+    /// The manifest `tag` points to, where it is fresh, in memory and anybody's; and for how long it stays fresh.
+    pub(super) fn get_at_hand(
+        &self,
+        source: &Repository,
+        tag: &Tag,
+    ) -> Option<(TaggedManifest, Duration)> {
         let key = TagKey::new(source, tag.clone());
         let record = self.shelf.hot_tag(&key)?;
         let digest = record.manifest.digest;
         let manifest = self.manifests.get_at_hand(source, digest)?;
         let terms = self.policy.terms(&key.namespace, &key.repository, &key.tag);
         let (early, now) = (self.spread.of(&key), self.clock.now());
-        let freshness = freshness::decide(record.confirmed, &terms, early, now);
+        let fresh_for = freshness::fresh_for(record.confirmed, &terms, early, now)?;
         let known = Known { record, manifest };
-        (freshness == Freshness::Fresh).then(|| known.served(now))
+        Some((known.served(now), fresh_for))
     }
 
     /// The manifest `tag` points to, fresh, or stale as far as its terms allow.

@@ -28,7 +28,10 @@ pub struct Body {
     /// Bytes given so far.
     given: u64,
     ended: Option<End>,
-    at_end: Vec<AtEnd>,
+    /// What waits for the end: nearly always one thing, for which nothing is set up.
+    at_end: Option<AtEnd>,
+    /// What else waits for it.
+    then: Vec<AtEnd>,
 }
 
 /// One chunk after the other.
@@ -115,16 +118,23 @@ impl Body {
 
     /// Holds `guard` until the body ends, however it ends: a permit, a lock, a file.
     #[must_use]
-    pub fn retain(mut self, guard: impl Send + 'static) -> Self {
-        self.at_end.push(AtEnd::Release(Box::new(guard)));
-        self
+    pub fn retain(self, guard: impl Send + 'static) -> Self {
+        self.waited_for(AtEnd::Release(Box::new(guard)))
     }
 
     /// Calls `tell` exactly once when the body ends, with the bytes given to the connection and how it ended. Bytes
     /// given need not have reached the client: what was given last may be lost when the connection breaks.
     #[must_use]
-    pub fn on_end(mut self, tell: impl FnOnce(u64, End) + Send + 'static) -> Self {
-        self.at_end.push(AtEnd::Tell(Box::new(tell)));
+    pub fn on_end(self, tell: impl FnOnce(u64, End) + Send + 'static) -> Self {
+        self.waited_for(AtEnd::Tell(Box::new(tell)))
+    }
+
+    fn waited_for(mut self, waiting: AtEnd) -> Self {
+        if self.at_end.is_none() {
+            self.at_end = Some(waiting);
+        } else {
+            self.then.push(waiting);
+        }
         self
     }
 
@@ -140,7 +150,8 @@ impl Body {
             left,
             given: 0,
             ended: None,
-            at_end: Vec::new(),
+            at_end: None,
+            then: Vec::new(),
         }
     }
 
@@ -232,7 +243,7 @@ impl Body {
     fn end(&mut self, end: End) -> End {
         let end = *self.ended.get_or_insert(end);
         let given = self.given;
-        for waiting in self.at_end.drain(..) {
+        for waiting in self.at_end.take().into_iter().chain(self.then.drain(..)) {
             match waiting {
                 AtEnd::Tell(tell) => tell(given, end),
                 AtEnd::Release(guard) => drop(guard),

@@ -6,6 +6,12 @@ pub use body::{Body, BodyError, End};
 mod chunk;
 pub use chunk::{Chunk, Segment};
 
+mod memo;
+pub use memo::Memo;
+
+mod reply;
+pub use reply::{PreparedHead, Reply, write_field};
+
 mod service;
 pub use service::{Answer, Caller, Rejection, Service};
 

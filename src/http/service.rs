@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use hyper::{Request, Response};
 
-use super::Body;
+use super::{Body, Reply};
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
     /// The answer to a request, where all of it is at hand, its length known, and nothing is in doubt. Nobody notices
     /// that it was asked for where there is none: the request comes to [`Service::call`] then. Called for every request
-    /// that may come there, and again and again with the same one where clients repeat themselves, so that what is found
-    /// out about it may be kept.
-    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Response<Body>> {
+    /// that may come there, and again and again with the same one where clients repeat themselves: that has a
+    /// [`Memo`](super::Memo) for what is found out about it.
+    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Reply> {
         let _ = (request, caller);
         None
     }

@@ -70,6 +70,8 @@ struct Inner {
     accept_errors: Family<ReasonLabel, Counter>,
     client_refusals: Counter,
     bodies: Family<EndLabel, Counter>,
+    /// The one of them that nearly all are.
+    whole_bodies: Counter,
     panics: Counter,
     config_reloads: Family<ResultLabel, Counter>,
     config_loaded: Gauge,
@@ -124,6 +126,9 @@ struct NodeLabel {
 struct EndLabel {
     end: &'static str,
 }
+
+/// How a body ends that was given to the end.
+const WHOLE: &str = "ended";
 
 /// One of the things a gauge counts: it is there as long as this value is.
 #[derive(Debug)]
@@ -227,7 +232,11 @@ impl Metrics {
     /// The body of a response came to its end; `end` is `ended`, `failed`, `unreadable` or
     /// `cancelled`.
     pub fn body(&self, end: &'static str) {
-        self.0.bodies.get_or_create(&EndLabel { end }).inc();
+        if end == WHOLE {
+            self.0.whole_bodies.inc();
+        } else {
+            self.0.bodies.get_or_create(&EndLabel { end }).inc();
+        }
     }
 
     /// Handling a request panicked: a bug.
@@ -275,6 +284,8 @@ impl Default for Metrics {
 
 impl Inner {
     fn new() -> Self {
+        let bodies = Family::<EndLabel, Counter>::default();
+        let whole_bodies = bodies.get_or_create_owned(&EndLabel { end: WHOLE });
         let mut inner = Self {
             registry: Registry::with_prefix("entrepot"),
             requests: Family::default(),
@@ -303,7 +314,8 @@ impl Inner {
             connections_accepted: Counter::default(),
             accept_errors: Family::default(),
             client_refusals: Counter::default(),
-            bodies: Family::default(),
+            whole_bodies,
+            bodies,
             panics: Counter::default(),
             config_reloads: Family::default(),
             config_loaded: Gauge::default(),

@@ -7,18 +7,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::conditional::{Precondition, accepts, precondition};
 use super::error::{Content, Error};
-use super::log::Entry;
+use super::log::{Entry, Subject};
 use super::range::{self, Wanted};
 use super::response::Builder;
 use super::route::{Item, Target};
-use super::{Ask, Registry, echo};
+use super::{Ask, Recent, Registry, echo};
 use crate::cache::{Blob, Manifest, Outcome};
-use crate::http::{Body, End};
+use crate::http::{Body, End, Memo, PreparedHead, Reply};
 use crate::oci::{Descriptor, Digest, Namespace, Reference};
 
 impl Registry {
@@ -29,19 +29,37 @@ impl Registry {
         target: &Target,
         item: &Item,
         started: Instant,
-    ) -> Option<Response<Body>> {
-        let target = &*self.meant_at_hand(target, item)?;
-        let response = match item {
-            Item::Manifest(reference) => self.manifest_at_hand(ask, target, reference)?,
+    ) -> Option<Reply> {
+        let target = self.meant_at_hand(target, item)?;
+        // Where it was found out which registry has it, it may be another one the next time.
+        let memo = ask.memo().filter(|_| matches!(target, Cow::Borrowed(_)));
+        let target = &*target;
+        let subject = Subject::new(item.kind(), target, self.upstreams.directory());
+        let reply = match item {
+            Item::Manifest(reference) => {
+                self.manifest_at_hand(ask, target, reference, memo.map(|memo| (memo, &subject)))?
+            }
             Item::Blob(digest) => self.blob_at_hand(ask, target, *digest)?,
             Item::Tags(..) | Item::Referrers(..) => return None,
         };
+        let mut entry = self.hit(ask, subject, started);
+        let reply = reply.unwrap_or_else(|error| entry.failed(&error, Some(echo(target))).into());
+        Some(entry.attach(reply))
+    }
+
+    /// Answers a request that was answered a moment ago.
+    pub(super) fn again(&self, ask: &Ask, started: Instant) -> Option<Reply> {
+        let recent = ask.memo()?.get::<Recent>()?;
+        let (reply, subject) = recent.again(self.premises(ask), ask.wants_head())?;
+        Some(self.hit(ask, subject.clone(), started).attach(reply))
+    }
+
+    fn hit(&self, ask: &Ask, subject: Subject, started: Instant) -> Entry {
         let (request, caller) = (Arc::clone(&ask.request), Arc::clone(&ask.caller));
         let mut entry = Entry::new(request, caller, started, self.metrics.clone());
-        entry.asked(item.kind(), target, self.upstreams.directory());
+        entry.asked(subject);
         entry.came(Outcome::Hit);
-        let response = response.unwrap_or_else(|error| entry.failed(&error, Some(echo(target))));
-        Some(entry.attach(response))
+        entry
     }
 
     fn manifest_at_hand(
@@ -49,13 +67,19 @@ impl Registry {
         ask: &Ask,
         target: &Target,
         reference: &Reference,
-    ) -> Option<Result<Response<Body>, Error>> {
+        memo: Option<(&Memo, &Subject)>,
+    ) -> Option<Result<Reply, Error>> {
+        // Before anything is looked at, so that a change meanwhile shows.
+        let premises = self.premises(ask);
         let source = self.source_at_hand(ask, target, Content::Manifest)?;
-        let (manifest, age) = match reference {
-            Reference::Digest(digest) => (self.cache.manifest_at_hand(&source, digest)?, None),
+        let (manifest, age, fresh_for) = match reference {
+            Reference::Digest(digest) => {
+                let manifest = self.cache.manifest_at_hand(&source, digest)?;
+                (manifest, None, Duration::MAX)
+            }
             Reference::Tag(tag) => {
-                let tagged = self.cache.tagged_manifest_at_hand(&source, tag)?;
-                (tagged.manifest, Some(tagged.age))
+                let (tagged, fresh_for) = self.cache.tagged_manifest_at_hand(&source, tag)?;
+                (tagged.manifest, Some(tagged.age), fresh_for)
             }
         };
         let document = Document {
@@ -63,7 +87,16 @@ impl Registry {
             manifest,
             age,
         };
-        Some(document.answer(ask, target))
+        let answer = document.answer(ask, target);
+        if let Some((memo, subject)) = memo
+            && let Ok(Some(head)) = answer.as_ref().map(Reply::prepared_head)
+        {
+            let (subject, manifest) = (subject.clone(), &document.manifest);
+            let head = Arc::clone(head);
+            let recent = Recent::new(premises, subject, manifest, head, (age, fresh_for));
+            memo.set(recent);
+        }
+        Some(answer)
     }
 
     fn blob_at_hand(
@@ -71,15 +104,16 @@ impl Registry {
         ask: &Ask,
         target: &Target,
         digest: Digest,
-    ) -> Option<Result<Response<Body>, Error>> {
+    ) -> Option<Result<Reply, Error>> {
         let source = self.source_at_hand(ask, target, Content::Blob)?;
         let wanted = WantedBlob::new(ask, target, digest).ok()?;
         let blob = self.cache.blob_at_hand(&source, &digest)?;
-        Some(if wanted.is_head_enough() {
+        let response = if wanted.is_head_enough() {
             Ok(wanted.head(Outcome::Hit, blob.size()))
         } else {
             self.send(&wanted, Outcome::Hit, blob)
-        })
+        };
+        Some(response.map(Reply::from))
     }
 
     pub(super) async fn manifest(
@@ -109,7 +143,7 @@ impl Registry {
             manifest,
             age,
         };
-        document.answer(ask, target)
+        document.answer(ask, target).map(Response::from)
     }
 
     pub(super) async fn blob(
@@ -183,7 +217,7 @@ struct Document {
 }
 
 impl Document {
-    fn answer(&self, ask: &Ask, target: &Target) -> Result<Response<Body>, Error> {
+    fn answer(&self, ask: &Ask, target: &Target) -> Result<Reply, Error> {
         let Manifest {
             descriptor, bytes, ..
         } = &*self.manifest;
@@ -196,55 +230,48 @@ impl Document {
             Precondition::NotModified => {
                 let builder = Builder::new(StatusCode::NOT_MODIFIED);
                 let builder = builder.digest(&descriptor.digest.to_string());
-                let builder = builder.namespace(&target.namespace).outcome(Outcome::Hit);
-                Ok(self.come(builder, target).head(None))
+                let builder = builder.namespace(echo(target)).outcome(self.outcome);
+                let builder = match self.age {
+                    Some(age) => builder.age(age),
+                    None => builder,
+                };
+                Ok(builder.head(None).into())
             }
             Precondition::Holds => {
                 let head = self
                     .manifest
                     .head(|| head_of(descriptor, &target.namespace));
-                let builder = self.come(Builder::of(StatusCode::OK, head.clone()), target);
+                let head = self.come(head, target);
                 let body = if ask.wants_head() {
                     Body::empty()
                 } else {
                     Body::full(bytes.clone())
                 };
-                Ok(builder.finish(body))
+                Ok(Reply::prepared(head, self.age, body))
             }
         }
     }
 
-    /// Says how it came about, if not as a hit, and about which registry it is, where the client has another name for that.
-    fn come(&self, builder: Builder, target: &Target) -> Builder {
-        let builder = match &target.asked {
-            Some(asked) if *asked != target.namespace => builder.namespace(asked),
-            Some(_) | None => builder,
-        };
-        let builder = match self.age {
-            Some(age) => builder.age(age),
-            None => builder.ageless(),
-        };
-        if self.outcome == Outcome::Hit {
-            builder
-        } else {
-            builder.outcome(self.outcome)
+    /// The head, where it came about in another way than as a hit, or the client has another name for the registry.
+    fn come(&self, head: &Arc<PreparedHead>, target: &Target) -> Arc<PreparedHead> {
+        if self.outcome == Outcome::Hit && *echo(target) == target.namespace {
+            return Arc::clone(head);
         }
+        let builder = Builder::of(StatusCode::OK, head.fields().clone());
+        let builder = builder.namespace(echo(target)).outcome(self.outcome);
+        Arc::new(builder.prepared())
     }
 }
 
-/// What is said of a manifest in every answer that sends it. As the answers are nearly all hits, room for the rest is
-/// there, too.
-fn head_of(descriptor: &Descriptor, namespace: &Namespace) -> HeaderMap {
+/// What is said of a manifest in every answer that sends it, where it is a hit, as nearly all are.
+fn head_of(descriptor: &Descriptor, namespace: &Namespace) -> PreparedHead {
     Builder::new(StatusCode::OK)
         .namespace(namespace)
         .digest(&descriptor.digest.to_string())
         .media_type(descriptor.media_type.as_str())
         .outcome(Outcome::Hit)
-        .age(Duration::ZERO)
-        .head(Some(descriptor.size))
-        .into_parts()
-        .0
-        .headers
+        .length(descriptor.size)
+        .prepared()
 }
 
 /// A blob that is asked for, and what of it.

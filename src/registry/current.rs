@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::error::Error;
 use super::{Registry, response};
-use crate::http::{Answer, Body, Caller, Rejection, Service};
+use crate::http::{Answer, Body, Caller, Rejection, Reply, Service};
 
 /// A registry whose configuration may change while it answers: every request is answered to its end by the one that
 /// was there when it came. Cheap to clone.
@@ -31,7 +31,7 @@ impl CurrentRegistry {
 }
 
 impl Service for CurrentRegistry {
-    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Response<Body>> {
+    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Reply> {
         self.now().at_hand(request, caller)
     }
 

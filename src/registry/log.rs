@@ -13,7 +13,7 @@ use super::error::Error;
 use super::response;
 use super::route::Target;
 use crate::cache::Outcome;
-use crate::http::{Body, Caller, End};
+use crate::http::{Body, Caller, End, Reply};
 use crate::metrics::{Answered, Metrics};
 use crate::oci::Namespace;
 use crate::upstream::Directory;
@@ -33,6 +33,38 @@ enum Label {
     Other(&'static str),
 }
 
+/// What a request asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    kind: &'static str,
+    /// The registry that was asked for content, where one was.
+    namespace: Option<Namespace>,
+    /// The metric label of that.
+    upstream: Label,
+}
+
+impl Subject {
+    /// Content of `target`.
+    pub(super) fn new(kind: &'static str, target: &Target, directory: &Directory) -> Self {
+        let upstream = match directory.label_of_others(&target.namespace) {
+            Some(label) => Label::Other(label),
+            None => Label::ItsName,
+        };
+        Self {
+            kind,
+            namespace: Some(target.namespace.clone()),
+            upstream,
+        }
+    }
+
+    /// Nothing that could be made out.
+    const UNKNOWN: Self = Self {
+        kind: "other",
+        namespace: None,
+        upstream: Label::Other("none"),
+    };
+}
+
 /// What is known about a request so far.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -40,11 +72,7 @@ pub(super) struct Entry {
     started: Instant,
     request: Arc<Request<()>>,
     caller: Arc<Caller>,
-    kind: &'static str,
-    /// The registry that was asked for content, where one was.
-    namespace: Option<Namespace>,
-    /// The metric label of that.
-    upstream: Label,
+    subject: Subject,
     outcome: Option<Outcome>,
     error: Option<String>,
     /// The status that was sent; [`CLIENT_LEFT`] before that.
@@ -66,9 +94,7 @@ impl Entry {
             started,
             request,
             caller,
-            kind: "other",
-            namespace: None,
-            upstream: Label::Other("none"),
+            subject: Subject::UNKNOWN,
             outcome: None,
             error: None,
             status: CLIENT_LEFT,
@@ -77,14 +103,9 @@ impl Entry {
         }
     }
 
-    /// It asks for content of `target`.
-    pub(super) fn asked(&mut self, kind: &'static str, target: &Target, directory: &Directory) {
-        self.kind = kind;
-        self.upstream = match directory.label_of_others(&target.namespace) {
-            Some(label) => Label::Other(label),
-            None => Label::ItsName,
-        };
-        self.namespace = Some(target.namespace.clone());
+    /// It asks for this.
+    pub(super) fn asked(&mut self, subject: Subject) {
+        self.subject = subject;
     }
 
     /// There is something to serve.
@@ -110,9 +131,10 @@ impl Entry {
 
     /// Waits for the end of the body. A client that leaves before that takes the request's future or the body along, and
     /// this with it, which writes.
-    pub(super) fn attach(mut self, response: Response<Body>) -> Response<Body> {
-        self.status = response.status().as_u16();
-        response.map(|body| {
+    pub(super) fn attach(mut self, reply: impl Into<Reply>) -> Reply {
+        let reply = reply.into();
+        self.status = reply.status().as_u16();
+        reply.map(|body| {
             body.on_end(move |sent, end| {
                 // All of it, not the two fields alone: it is written when it is dropped.
                 let entry = &mut self;
@@ -130,20 +152,24 @@ impl Drop for Entry {
             (None, Some(outcome)) => outcome.as_str(),
             (None, None) => "local",
         };
-        let namespace = self.namespace.as_ref().map_or("", Namespace::as_str);
+        let Subject {
+            kind,
+            namespace,
+            upstream,
+        } = &self.subject;
+        let namespace = namespace.as_ref().map_or("", Namespace::as_str);
         self.metrics.answered(&Answered {
-            upstream: match self.upstream {
+            upstream: match *upstream {
                 Label::ItsName => namespace,
                 Label::Other(label) => label,
             },
-            kind: self.kind,
+            kind,
             result,
             source: self.outcome.map(Outcome::source),
             bytes: self.sent,
             took,
         });
         let Self {
-            kind,
             request,
             caller,
             status,

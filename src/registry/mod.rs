@@ -32,7 +32,10 @@ mod lists;
 mod source;
 
 mod log;
-use log::Entry;
+use log::{Entry, Subject};
+
+mod recent;
+use recent::Recent;
 
 mod clients;
 use clients::Clients;
@@ -44,6 +47,7 @@ pub mod inner;
 pub mod trial;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response};
@@ -51,7 +55,7 @@ use tokio::time::Instant;
 
 use crate::access::{PasswordFile, Rules};
 use crate::cache::Cache;
-use crate::http::{Answer, Body, Caller, Shares};
+use crate::http::{Answer, Body, Caller, Memo, Reply, Shares};
 use crate::metrics::Metrics;
 use crate::oci::Namespace;
 use crate::upstream::{Kept, Upstreams};
@@ -66,6 +70,8 @@ pub struct Registry {
     clients: Clients,
     rules: Rules,
     known_routes: KnownRoutes,
+    /// Tells it from all other registries of the process.
+    serial: u64,
     /// What each client has under way, by the targets of its requests.
     under_way: Shares<Option<PathAndQuery>>,
     metrics: Metrics,
@@ -109,6 +115,7 @@ impl Registry {
         clients: ClientPolicy,
         metrics: Metrics,
     ) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         let ClientPolicy {
             authentication,
             requests_max,
@@ -120,25 +127,29 @@ impl Registry {
             clients: Clients::new(authentication.passwords),
             rules: authentication.rules,
             known_routes: KnownRoutes::default(),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             under_way: Shares::new(requests_max),
             metrics,
         }
     }
 
     /// Answers with what is at hand.
-    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Response<Body>> {
+    fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Reply> {
         let (ask, started) = (Ask::new(request, caller), Instant::now());
+        if let Some(reply) = self.again(&ask, started) {
+            return Some(reply);
+        }
         let known = self.known_routes.find(&ask.inbound(), &self.ways);
         let is_known = known.is_some();
         let route = known.or_else(|| self.read_route(&ask).ok())?;
         let Route::Content(target, item) = &*route else {
             return None;
         };
-        let response = self.content_at_hand(&ask, target, item, started)?;
+        let reply = self.content_at_hand(&ask, target, item, started)?;
         if !is_known {
             self.known_routes.keep(&ask.inbound(), &self.ways, &route);
         }
-        Some(response)
+        Some(reply)
     }
 
     /// Routes, decides about access, asks the cache, and answers.
@@ -150,7 +161,7 @@ impl Registry {
             Err(error) => {
                 let asked = route::asked(ask.request.uri());
                 let response = entry.failed(&error.into(), asked.as_ref());
-                return Answer::Here(entry.attach(response));
+                return Answer::Here(entry.attach(response).into());
             }
         };
         let this = Arc::clone(self);
@@ -159,7 +170,7 @@ impl Registry {
                 Route::Base { namespace } => this.greet(&ask, namespace, &mut entry).await,
                 Route::Content(target, item) => this.look_for(ask, target, &item, &mut entry).await,
             };
-            entry.attach(response)
+            entry.attach(response).into()
         })
     }
 
@@ -189,7 +200,8 @@ impl Registry {
         item: &Item,
         entry: &mut Entry,
     ) -> Response<Body> {
-        entry.asked(item.kind(), &target, self.upstreams.directory());
+        let directory = self.upstreams.directory();
+        entry.asked(Subject::new(item.kind(), &target, directory));
         let what = ask.request.uri().path_and_query().cloned();
         let Some(share) = self.under_way.take(ask.caller.peer.ip(), what) else {
             self.metrics.client_refusal();
@@ -235,6 +247,11 @@ impl Ask {
     /// Whether only the head is wanted.
     fn wants_head(&self) -> bool {
         self.request.method() == Method::HEAD
+    }
+
+    /// What is kept about the request, if it is one that comes again and again.
+    fn memo(&self) -> Option<&Memo> {
+        self.request.extensions().get()
     }
 
     fn headers(&self) -> &HeaderMap {

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 use super::error::{Answer, Error};
 use super::route::RouteError;
 use crate::cache::{BlobReader, Outcome, WhyStale};
-use crate::http::{Body, Rejection};
+use crate::http::{Body, PreparedHead, Rejection};
 use crate::oci::{ErrorBody, Namespace};
 
 /// The value of `Cache-Status` that nearly all answers have.
@@ -81,12 +81,6 @@ impl Builder {
         self.number(AGE, age.as_secs())
     }
 
-    /// What is answered cannot change, so that it has no age.
-    pub(super) fn ageless(mut self) -> Self {
-        self.headers.remove(AGE);
-        self
-    }
-
     /// The digest of the whole content, which is its entity tag, too.
     pub(super) fn digest(self, digest: &str) -> Self {
         self.text(CONTENT_DIGEST, digest)
@@ -125,7 +119,7 @@ impl Builder {
     /// No body, because the client has it (304), or because it asked for the head of a body of `length` bytes.
     pub(super) fn head(self, length: Option<u64>) -> Response<Body> {
         let this = match length {
-            Some(length) => self.number(CONTENT_LENGTH, length),
+            Some(length) => self.length(length),
             None => self,
         };
         this.finish(Body::empty())
@@ -133,14 +127,13 @@ impl Builder {
 
     /// A body that is in memory.
     pub(super) fn full(self, bytes: Bytes) -> Response<Body> {
-        self.number(CONTENT_LENGTH, bytes.len() as u64)
-            .finish(Body::full(bytes))
+        self.length(bytes.len() as u64).finish(Body::full(bytes))
     }
 
     /// A body of exactly `length` bytes that is read while it is sent. The length is always declared: a body that
     /// breaks off then is short, which clients notice and resume, and never looks complete.
     pub(super) fn reader(self, reader: BlobReader, length: u64) -> Response<Body> {
-        let this = self.number(CONTENT_LENGTH, length);
+        let this = self.length(length);
         if let Some(segment) = reader.stored() {
             return this.finish(Body::file(segment));
         }
@@ -149,6 +142,16 @@ impl Builder {
             Ok::<_, crate::cache::ReadError>(chunk.map(|chunk| (chunk, reader)))
         });
         this.finish(Body::stream(chunks, Some(length)))
+    }
+
+    /// The length of the body in bytes, be it sent or not.
+    pub(super) fn length(self, length: u64) -> Self {
+        self.number(CONTENT_LENGTH, length)
+    }
+
+    /// The head, for many responses.
+    pub(super) fn prepared(self) -> PreparedHead {
+        PreparedHead::new(self.status, self.headers)
     }
 
     fn number(mut self, name: HeaderName, value: u64) -> Self {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use hyper::Response;
 
 use super::error::Error;
-use super::log::Entry;
+use super::log::{Entry, Subject};
 use super::route::{Item, Target};
 use super::{Ask, Registry, echo};
 use crate::cache::{self, Home};
@@ -72,7 +72,8 @@ impl Registry {
         let ask = Ask { is_search, ..ask };
         let (mut empty, mut is_stand_in) = (None, false);
         while let Some(target) = candidates.targets.pop_front() {
-            entry.asked(item.kind(), &target, self.upstreams.directory());
+            let directory = self.upstreams.directory();
+            entry.asked(Subject::new(item.kind(), &target, directory));
             match self.content(&ask, &target, item, entry).await {
                 Ok(Found::EmptyList(response)) if is_search && !candidates.are_home(&target) => {
                     empty = Some(response);

@@ -164,12 +164,12 @@ impl<S: Service, W: Wire> Known<S, W> {
             if bytes.is_empty() {
                 return Poll::Ready(Ok(Next::Nothing));
             }
-            let Some(response) = self.exchange.again(bytes) else {
+            let Some(sending) = self.exchange.again(bytes) else {
                 self.exchange.comes_next(bytes);
                 self.socket.put_back(Bytes::copy_from_slice(bytes));
                 return Poll::Ready(Ok(Next::New));
             };
-            self.sending = Some(Sending::new(response));
+            self.sending = Some(sending);
         }
     }
 }

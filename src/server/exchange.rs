@@ -14,8 +14,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::line::Line;
 use super::outgoing::Outgoing;
 use super::repeats::is_one_head;
-use super::{Limits, Server, Standing, admin, host};
-use crate::http::{Answer, Body, Caller, Rejection, Service};
+use super::sending::Sending;
+use super::{Limits, Server, Standing, admin, head, host};
+use crate::http::{Answer, Body, Caller, Rejection, Reply, Service};
 
 /// Longest text of a client in one of our log lines, in characters.
 const LOGGED_CHARACTERS: usize = 200;
@@ -84,18 +85,23 @@ impl<S: Service> Exchange<S> {
     }
 
     /// The response to the request of which `bytes` are the head, if it came before and what it asks for is at hand.
-    pub(super) fn again(&self, bytes: &[u8]) -> Option<Response<Outgoing>> {
+    pub(super) fn again(&self, bytes: &[u8]) -> Option<Sending> {
         if self.standing == Standing::TooMany {
             return None;
         }
         let request = self.server.repeats.find(bytes)?;
-        let response = self.at_hand(&request)?;
+        let reply = self.at_hand(&request)?;
         self.line.begin();
-        let leaving = Leaving {
-            is_head: request.method() == Method::HEAD,
-            then: Then::GoOn,
+        let length = reply.body().length();
+        debug_assert!(length.is_some(), "what is at hand has a length");
+        let head = head::written(&reply, length);
+        let body = reply.into_body();
+        let body = if request.method() == Method::HEAD {
+            body.skipped()
+        } else {
+            body
         };
-        Some(self.leave(response, leaving))
+        Some(Sending::new(head, self.outgoing(body)))
     }
 
     /// `bytes` come next. A request that they are the whole head of can be kept.
@@ -116,10 +122,10 @@ impl<S: Service> Exchange<S> {
     }
 
     /// What the service has at hand.
-    fn at_hand(&self, request: &Arc<Request<()>>) -> Option<Response<Body>> {
+    fn at_hand(&self, request: &Arc<Request<()>>) -> Option<Reply> {
         let Self { server, caller, .. } = self;
         let look = AssertUnwindSafe(|| server.service.at_hand(request, caller));
-        catch_unwind(look).unwrap_or_else(|panic| Some(self.panicked(&*panic)))
+        catch_unwind(look).unwrap_or_else(|panic| Some(self.panicked(&*panic).into()))
     }
 
     /// The answer, and whether the connection may carry another request after it. `head` is the head of the request, if
@@ -140,11 +146,11 @@ impl<S: Service> Exchange<S> {
             return (Answer::Here(response), Then::GoOn);
         }
         let request = Arc::new(request);
-        if let Some(response) = self.at_hand(&request) {
+        if let Some(reply) = self.at_hand(&request) {
             if let Some(head) = head {
                 server.repeats.keep(&head, &request);
             }
-            return (Answer::Here(response), Then::GoOn);
+            return (Answer::Here(reply.into()), Then::GoOn);
         }
         let call = AssertUnwindSafe(|| server.service.call(request, Arc::clone(caller)));
         let answer = match catch_unwind(call) {
@@ -177,9 +183,13 @@ impl<S: Service> Exchange<S> {
         if leaving.is_head {
             response = without_body(response);
         }
+        response.map(|body| self.outgoing(body))
+    }
+
+    fn outgoing(&self, body: Body) -> Outgoing {
         let Server { reads, metrics, .. } = &*self.server;
         let (line, reads, metrics) = (Arc::clone(&self.line), reads.clone(), metrics.clone());
-        response.map(|body| Outgoing::new(body, line, reads, metrics))
+        Outgoing::new(body, line, reads, metrics)
     }
 }
 

@@ -12,6 +12,8 @@ use hyper::header::{
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Request, Version};
 
+use crate::http::Memo;
+
 /// Most heads that are kept, at a kilobyte or two each. When there are more, all are forgotten: the few that everybody
 /// sends are soon known again.
 const HEADS_MAX: usize = 1024;
@@ -75,7 +77,7 @@ fn is_for_everybody(request: &Request<()>) -> bool {
 }
 
 /// The same request in memory of its own: as it was read it is a part of all that was read with it. `None` for one that
-/// is not in origin form (RFC 9112 section 3.2.1).
+/// is not in origin form (RFC 9112 section 3.2.1). It has a [`Memo`].
 fn apart(request: &Request<()>) -> Option<Request<()>> {
     let mut same = Request::new(());
     *same.method_mut() = request.method().clone();
@@ -89,5 +91,6 @@ fn apart(request: &Request<()>) -> Option<Request<()>> {
         headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
     }
     *same.headers_mut() = headers;
+    same.extensions_mut().insert(Memo::default());
     Some(same)
 }

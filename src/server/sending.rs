@@ -5,11 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use hyper::Response;
 use hyper::body::Body as _;
 use tokio::io::AsyncWrite;
 
-use super::head;
 use super::outgoing::Outgoing;
 use super::socket::Socket;
 use super::wire::Wire;
@@ -24,13 +22,10 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// The response, as long as its body says how long it is.
-    pub(super) fn new(response: Response<Outgoing>) -> Self {
-        let (parts, body) = response.into_parts();
-        let length = body.size_hint().exact();
-        debug_assert!(length.is_some(), "what is at hand has a length");
+    /// The response with this head, as it goes out, and this body.
+    pub(super) fn new(head: Vec<u8>, body: Outgoing) -> Self {
         Self {
-            head: head::written(parts.status, &parts.headers, length).into(),
+            head: head.into(),
             frame: Bytes::new(),
             body,
         }

@@ -63,6 +63,21 @@ pub(super) fn decide(
     }
 }
 
+/// For how long a tag stays [`Freshness::Fresh`] from now on; `None` where it is not.
+pub(super) fn fresh_for(
+    checked: SystemTime,
+    terms: &TagTerms,
+    early: Early,
+    now: SystemTime,
+) -> Option<Duration> {
+    let Lifetime::Limited(ttl) = terms.lifetime else {
+        return Some(Duration::MAX);
+    };
+    let age = now.duration_since(checked).ok()?;
+    let left = early.cut(ttl).checked_sub(age)?;
+    (!left.is_zero()).then_some(left)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -90,7 +105,18 @@ mod tests {
         } else {
             checked + by
         };
-        decide(checked, terms, early, now)
+        let freshness = decide(checked, terms, early, now);
+        // It is fresh for as long as it is said to be, and not for longer.
+        let left = fresh_for(checked, terms, early, now);
+        assert_eq!(left.is_some(), freshness == Freshness::Fresh);
+        if let Some(left) = left.filter(|left| *left != Duration::MAX) {
+            let shortly = Duration::from_nanos(1);
+            let last = decide(checked, terms, early, now + left - shortly);
+            assert_eq!(last, Freshness::Fresh);
+            let next = decide(checked, terms, early, now + left);
+            assert_ne!(next, Freshness::Fresh);
+        }
+        freshness
     }
 
     fn check(age_seconds: i64, terms: &TagTerms, expected: Freshness) {

@@ -208,6 +208,7 @@ proptest! {
     ) {
         let (library, mut ends) = library();
         let again = [&asks[..], &asks[..], &asks[..]].concat();
+        let reads = reads.into_iter().chain([Mood::Request]);
         play(&library, &mut ends, &again, Moods::only(reads), Moods::new(writes));
     }
 

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::http::{Answer, Body, Caller, Chunk, End, Rejection, Segment, Service};
+use crate::http::{Answer, Body, Caller, Chunk, End, Rejection, Reply, Segment, Service};
 
 /// Bytes of the file.
 pub const FILE_BYTES: u64 = 6 << 20;
@@ -88,13 +88,13 @@ impl Library {
 }
 
 impl Service for Library {
-    fn at_hand(&self, request: &Arc<Request<()>>, _: &Arc<Caller>) -> Option<Response<Body>> {
+    fn at_hand(&self, request: &Arc<Request<()>>, _: &Arc<Caller>) -> Option<Reply> {
         let is_at_hand = |kind| request.uri().path()[1..].starts_with(kind);
         let at_hand = ["file", "parts", "memory", "unchanged", "beyond"];
         at_hand
             .into_iter()
             .any(is_at_hand)
-            .then(|| self.answer(request))
+            .then(|| self.answer(request).into())
     }
 
     fn call(&self, request: Arc<Request<()>>, _: Arc<Caller>) -> Answer {
