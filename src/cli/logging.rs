@@ -3,9 +3,10 @@
 //! Much of what is logged comes from clients and registries. Whatever it is, it stays within its line and does nothing
 //! to a terminal: the last step before standard error escapes every control character, however it got there.
 
+use std::cell::RefCell;
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, Write};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
@@ -74,16 +75,19 @@ impl FormatEvent<Registry, DefaultFields> for Line {
     ) -> fmt::Result {
         // Put together here and handed over whole: what is written to a `Writer` goes through two layers, bit by bit.
         let mut line = String::with_capacity(LINE_BYTES);
-        let now = humantime::format_rfc3339_micros(SystemTime::now());
         // What comes by way of the crate `log` says in fields of its own where it is from.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        write!(line, "{now} ")?;
+        push_time(&mut line, SystemTime::now());
+        line.push(' ');
         line.push_str(aligned(*metadata.level()));
         line.push(' ');
         line.push_str(metadata.target());
         line.push(':');
-        event.record(&mut Fields(&mut line));
+        event.record(&mut Fields {
+            line: &mut line,
+            is_from_log: normalized.is_some(),
+        });
         line.push('\n');
         writer.write_str(&line)
     }
@@ -100,22 +104,49 @@ fn aligned(level: Level) -> &'static str {
     }
 }
 
+/// Writes a time as RFC 3339 has it, with microseconds. Up to the second it is the same for many lines.
+fn push_time(line: &mut String, time: SystemTime) {
+    thread_local! {
+        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            *second = since.as_secs();
+            *text = humantime::format_rfc3339_seconds(time).to_string();
+            // The Z comes behind the microseconds.
+            text.pop();
+        }
+        line.push_str(text);
+    });
+    let mut digits = itoa::Buffer::new();
+    // One in front keeps the zeros.
+    let digits = digits.format(1_000_000 + since.subsec_micros());
+    line.push('.');
+    line.push_str(&digits[1..]);
+    line.push('Z');
+}
+
 /// Writes fields one after the other, the message without its name.
-struct Fields<'a>(&'a mut String);
+struct Fields<'a> {
+    line: &'a mut String,
+    /// Whether the event came by way of the crate `log`.
+    is_from_log: bool,
+}
 
 impl Fields<'_> {
     /// Begins a field; not one that says where an event of the crate `log` is from.
     fn begin(&mut self, field: &Field) -> Option<&mut String> {
         let name = field.name();
-        if name.starts_with("log.") {
+        if self.is_from_log && name.starts_with("log.") {
             return None;
         }
-        self.0.push(' ');
+        self.line.push(' ');
         if name != "message" {
-            self.0.push_str(name);
-            self.0.push('=');
+            self.line.push_str(name);
+            self.line.push('=');
         }
-        Some(self.0)
+        Some(self.line)
     }
 }
 
@@ -239,7 +270,21 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_time_is_written_as_rfc_3339_has_it() {
+        for nanoseconds in [0, 999, 1_000, 1_999_999_999, 2_000_000_000, 1_999_999_000] {
+            let time =
+                UNIX_EPOCH + Duration::from_hours(500_000) + Duration::from_nanos(nanoseconds);
+            let mut line = String::new();
+            push_time(&mut line, time);
+            let expected = humantime::format_rfc3339_micros(time).to_string();
+            assert_eq!(line, expected);
+        }
+    }
 
     #[test]
     fn a_line_stays_one_line_without_control_characters() {

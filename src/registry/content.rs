@@ -42,24 +42,9 @@ impl Registry {
             Item::Blob(digest) => self.blob_at_hand(ask, target, *digest)?,
             Item::Tags(..) | Item::Referrers(..) => return None,
         };
-        let mut entry = self.hit(ask, subject, started);
+        let mut entry = self.hit(&ask.request, &ask.caller, subject, started);
         let reply = reply.unwrap_or_else(|error| entry.failed(&error, Some(echo(target))).into());
         Some(entry.attach(reply))
-    }
-
-    /// Answers a request that was answered a moment ago.
-    pub(super) fn again(&self, ask: &Ask, started: Instant) -> Option<Reply> {
-        let recent = ask.memo()?.get::<Recent>()?;
-        let (reply, subject) = recent.again(self.premises(ask), ask.wants_head())?;
-        Some(self.hit(ask, subject.clone(), started).attach(reply))
-    }
-
-    fn hit(&self, ask: &Ask, subject: Subject, started: Instant) -> Entry {
-        let (request, caller) = (Arc::clone(&ask.request), Arc::clone(&ask.caller));
-        let mut entry = Entry::new(request, caller, started, self.metrics.clone());
-        entry.asked(subject);
-        entry.came(Outcome::Hit);
-        entry
     }
 
     fn manifest_at_hand(
@@ -70,7 +55,7 @@ impl Registry {
         memo: Option<(&Memo, &Subject)>,
     ) -> Option<Result<Reply, Error>> {
         // Before anything is looked at, so that a change meanwhile shows.
-        let premises = self.premises(ask);
+        let premises = self.premises(&ask.caller);
         let source = self.source_at_hand(ask, target, Content::Manifest)?;
         let (manifest, age, fresh_for) = match reference {
             Reference::Digest(digest) => {

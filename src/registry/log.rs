@@ -2,6 +2,8 @@
 //! it known how much was sent.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ impl Subject {
     }
 
     /// Nothing that could be made out.
-    const UNKNOWN: Self = Self {
+    pub(super) const UNKNOWN: Self = Self {
         kind: "other",
         namespace: None,
         upstream: Label::Other("none"),
@@ -182,11 +184,30 @@ impl Drop for Entry {
         // Text of clients is logged in quotes with control characters escaped. Of the target the path alone: queries may
         // hold secrets, and the one key that matters is logged as the namespace.
         tracing::info!(
-            client = %caller.peer.ip(), certificate, method = cut(request.method().as_str()),
+            client = %Address(caller.peer.ip()), certificate, method = cut(request.method().as_str()),
             path = cut(request.uri().path()),
             %namespace, kind, status, outcome = result, bytes = sent, end = end.as_str(), ms = milliseconds(took),
             user_agent = cut(&self.user_agent()), error, "request"
         );
+    }
+}
+
+/// An address as it is shown. The common kind is put together in one go.
+struct Address(IpAddr);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let IpAddr::V4(address) = self.0 else {
+            return self.0.fmt(f);
+        };
+        let mut text = String::with_capacity("255.255.255.255".len());
+        for octet in address.octets() {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(itoa::Buffer::new().format(octet));
+        }
+        f.write_str(&text)
     }
 }
 

@@ -135,10 +135,11 @@ impl Registry {
 
     /// Answers with what is at hand.
     fn at_hand(&self, request: &Arc<Request<()>>, caller: &Arc<Caller>) -> Option<Reply> {
-        let (ask, started) = (Ask::new(request, caller), Instant::now());
-        if let Some(reply) = self.again(&ask, started) {
+        let started = Instant::now();
+        if let Some(reply) = self.again(request, caller, started) {
             return Some(reply);
         }
+        let ask = Ask::new(request, caller);
         let known = self.known_routes.find(&ask.inbound(), &self.ways);
         let is_known = known.is_some();
         let route = known.or_else(|| self.read_route(&ask).ok())?;

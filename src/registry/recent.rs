@@ -7,10 +7,13 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::log::Subject;
-use super::{Ask, Registry};
-use crate::cache::Manifest;
-use crate::http::{Body, PreparedHead, Reply};
+use hyper::{Method, Request};
+use tokio::time::Instant;
+
+use super::Registry;
+use super::log::{Entry, Subject};
+use crate::cache::{Manifest, Outcome};
+use crate::http::{Body, Caller, Memo, PreparedHead, Reply};
 
 /// For how long at most nothing is decided anew. What is in use is told so at least that often, and what changes without
 /// a word, as a file with credentials does, counts after that.
@@ -45,14 +48,42 @@ pub(super) struct Premises {
 }
 
 impl Registry {
-    /// What holds now for what `ask` asks for.
-    pub(super) fn premises(&self, ask: &Ask) -> Premises {
+    /// Answers a request that was answered a moment ago.
+    pub(super) fn again(
+        &self,
+        request: &Arc<Request<()>>,
+        caller: &Arc<Caller>,
+        started: Instant,
+    ) -> Option<Reply> {
+        let recent = request.extensions().get::<Memo>()?.get::<Recent>()?;
+        let reply = recent.again(self.premises(caller), request.method() == Method::HEAD)?;
+        let entry = self.hit(request, caller, recent.subject.clone(), started);
+        Some(entry.attach(reply))
+    }
+
+    /// What holds now for what `caller` asks for.
+    pub(super) fn premises(&self, caller: &Caller) -> Premises {
         Premises {
             registry: self.serial,
-            listener: ask.caller.listener,
+            listener: caller.listener,
             changes: self.cache.changes(),
             now: self.cache.now(),
         }
+    }
+
+    /// What is said in the log of a request for what is here.
+    pub(super) fn hit(
+        &self,
+        request: &Arc<Request<()>>,
+        caller: &Arc<Caller>,
+        subject: Subject,
+        started: Instant,
+    ) -> Entry {
+        let (request, caller) = (Arc::clone(request), Arc::clone(caller));
+        let mut entry = Entry::new(request, caller, started, self.metrics.clone());
+        entry.asked(subject);
+        entry.came(Outcome::Hit);
+        entry
     }
 }
 
@@ -78,8 +109,8 @@ impl Recent {
         }
     }
 
-    /// The same answer again, and what it is about, if all is as it was.
-    pub(super) fn again(&self, premises: Premises, wants_head: bool) -> Option<(Reply, &Subject)> {
+    /// The same answer again, if all is as it was.
+    fn again(&self, premises: Premises, wants_head: bool) -> Option<Reply> {
         let Premises {
             registry,
             listener,
@@ -102,7 +133,114 @@ impl Recent {
             Body::full(manifest.bytes.clone())
         };
         let age = self.age.map(|age| age + passed);
-        let reply = Reply::prepared(Arc::clone(&self.head), age, body);
-        Some((reply, &self.subject))
+        Some(Reply::prepared(Arc::clone(&self.head), age, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hyper::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::oci::{Algorithm, Descriptor, Digest};
+
+    const AGE: Duration = Duration::from_secs(60);
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_hours(500_000)
+    }
+
+    fn premises() -> Premises {
+        Premises {
+            registry: 1,
+            listener: 2,
+            changes: 3,
+            now: now(),
+        }
+    }
+
+    fn manifest() -> Arc<Manifest> {
+        let bytes = Bytes::from_static(b"{}");
+        let descriptor = Descriptor {
+            media_type: "application/vnd.oci.image.index.v1+json"
+                .parse()
+                .expect("a media type"),
+            digest: Digest::of(Algorithm::Sha256, &bytes),
+            size: 2,
+        };
+        Arc::new(Manifest::of_everybody(descriptor, bytes))
+    }
+
+    fn recent(manifest: &Arc<Manifest>, fresh_for: Duration) -> Recent {
+        let head = Arc::new(PreparedHead::new(StatusCode::OK, HeaderMap::new()));
+        let age = (Some(AGE), fresh_for);
+        Recent::new(premises(), Subject::UNKNOWN, manifest, head, age)
+    }
+
+    #[track_caller]
+    fn check(recent: &Recent, premises: Premises, expected: bool) {
+        assert_eq!(recent.again(premises, false).is_some(), expected);
+        assert_eq!(recent.again(premises, true).is_some(), expected);
+    }
+
+    fn after(time: Duration) -> Premises {
+        Premises {
+            now: now() + time,
+            ..premises()
+        }
+    }
+
+    #[test]
+    fn it_holds_for_a_moment_and_ages() {
+        let manifest = manifest();
+        let recent = recent(&manifest, Duration::MAX);
+        check(&recent, premises(), true);
+        let last = Duration::from_millis(999);
+        check(&recent, after(last), true);
+        check(&recent, after(MOMENT), false);
+        let aged = recent.again(after(last), false).expect("it holds");
+        let mut head = Vec::new();
+        aged.write_head(&mut head);
+        assert_eq!(head, b"HTTP/1.1 200 OK\r\nage: 60\r\n");
+        assert_eq!(aged.body().length(), Some(2));
+        let head = recent.again(premises(), true).expect("it holds");
+        assert_eq!(head.body().length(), Some(0));
+    }
+
+    #[test]
+    fn it_does_not_outlast_what_is_fresh() {
+        let manifest = manifest();
+        let recent = recent(&manifest, Duration::from_millis(10));
+        check(&recent, after(Duration::from_millis(9)), true);
+        check(&recent, after(Duration::from_millis(10)), false);
+    }
+
+    #[test]
+    fn nothing_it_was_decided_on_may_be_another() {
+        let manifest = manifest();
+        let recent = recent(&manifest, Duration::MAX);
+        for other in [
+            Premises {
+                registry: 0,
+                ..premises()
+            },
+            Premises {
+                listener: 0,
+                ..premises()
+            },
+            Premises {
+                changes: 4,
+                ..premises()
+            },
+            Premises {
+                now: now() - Duration::from_nanos(1),
+                ..premises()
+            },
+        ] {
+            check(&recent, other, false);
+        }
+        drop(manifest);
+        check(&recent, premises(), false);
     }
 }

@@ -53,7 +53,10 @@ pub(super) async fn serve<S: Service>(
         return Closed::Done;
     }
     match tls {
-        None => talk(stream, Line::with_files(), (caller, standing), server).await,
+        None => {
+            let line = server.line(true);
+            talk(stream, line, (caller, standing), server).await
+        }
         Some(tls) => serve_tls(stream, &tls, (caller, standing), server).await,
     }
 }
@@ -78,7 +81,8 @@ async fn serve_tls<S: Service>(
                 ..caller
             };
             // What is encrypted cannot be sent from files.
-            return talk(*stream, Line::default(), (caller, standing), server).await;
+            let line = server.line(false);
+            return talk(*stream, line, (caller, standing), server).await;
         }
         Ok(Ok(Shaken::Plain(stream))) => {
             close(stream).await;

@@ -187,9 +187,7 @@ impl<S: Service> Exchange<S> {
     }
 
     fn outgoing(&self, body: Body) -> Outgoing {
-        let Server { reads, metrics, .. } = &*self.server;
-        let (line, reads, metrics) = (Arc::clone(&self.line), reads.clone(), metrics.clone());
-        Outgoing::new(body, line, reads, metrics)
+        Outgoing::new(body, Arc::clone(&self.line))
     }
 }
 

@@ -5,14 +5,16 @@
 //! when the placeholder comes to be written, the socket sends the bytes of the file.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
+use super::reads::Reads;
 use crate::http::Segment;
+use crate::metrics::Metrics;
 
 /// Most bytes of a file that are handed over at once. Enough that the work for each does not show; the next stretch is
 /// only looked at when this one is sent.
@@ -36,8 +38,11 @@ const MOST: usize = 512 * 1024;
 const STEP: usize = 64;
 
 /// See the module. Both ends run in one task.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Line {
+    /// Reads for all connections.
+    pub(super) reads: Reads,
+    pub(super) metrics: Metrics,
     /// Requests whose head was read.
     begun: AtomicU64,
     /// Requests whose response was given to hyper to the end.
@@ -52,6 +57,8 @@ pub(super) struct Line {
     /// Whether the socket knows about placeholders.
     takes_files: bool,
     queue: Mutex<Queue>,
+    /// How many it holds.
+    queued: AtomicUsize,
     /// A file did not have the bytes it was to have.
     file_failed: AtomicBool,
     /// Bytes of files sent in this turn.
@@ -76,28 +83,44 @@ struct Queued {
     sent: u64,
 }
 
+/// Adds to a number that is changed in one task alone, so that nothing comes between.
+fn add(number: &AtomicU64, by: u64) {
+    number.store(number.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
 /// Whether these bytes are no bytes.
 pub(super) fn is_placeholder(bytes: &[u8]) -> bool {
     PLACEHOLDERS.as_ptr_range().contains(&bytes.as_ptr())
 }
 
 impl Line {
-    /// A line to a socket that sends the bytes of files itself.
-    pub(super) fn with_files() -> Self {
+    /// A line to a socket that sends the bytes of files itself if it `takes_files`.
+    pub(super) fn new(takes_files: bool, reads: Reads, metrics: Metrics) -> Self {
         Self {
-            takes_files: true,
-            ..Self::default()
+            reads,
+            metrics,
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            flushed_at: AtomicU64::new(0),
+            handed_over_at: AtomicU64::new(0),
+            flush_wanted: AtomicBool::new(false),
+            flush_waiter: AtomicWaker::new(),
+            takes_files,
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            file_failed: AtomicBool::new(false),
+            sent_in_turn: AtomicU64::new(0),
         }
     }
 
     /// A head was read.
     pub(super) fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        add(&self.begun, 1);
     }
 
     /// Its response was given to hyper to the end.
     pub(super) fn finish(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+        add(&self.done, 1);
     }
 
     /// How many heads were read.
@@ -138,7 +161,8 @@ impl Line {
         if !self.is_busy() {
             self.flushed_at.store(self.begun(), Ordering::Relaxed);
         }
-        if self.flush_wanted.swap(false, Ordering::Relaxed) {
+        if !self.is_flushed() {
+            self.flush_wanted.store(false, Ordering::Relaxed);
             self.flush_waiter.wake();
         }
     }
@@ -160,12 +184,13 @@ impl Line {
             start,
             sent: 0,
         });
+        self.queued.store(queue.segments.len(), Ordering::Relaxed);
         Bytes::from_static(&PLACEHOLDERS[start..start + length])
     }
 
     /// Whether hyper holds placeholders.
     pub(super) fn has_segments(&self) -> bool {
-        !self.lock().segments.is_empty()
+        self.queued.load(Ordering::Relaxed) > 0
     }
 
     /// What this placeholder stands for, if it is exactly the unsent part of the one that is due.
@@ -185,7 +210,7 @@ impl Line {
 
     /// So many bytes of the segment that is due were sent.
     pub(super) fn sent(&self, bytes: u64) {
-        self.sent_in_turn.fetch_add(bytes, Ordering::Relaxed);
+        add(&self.sent_in_turn, bytes);
         let mut queue = self.lock();
         if let Some(front) = queue.segments.front_mut() {
             front.sent += bytes;
@@ -193,6 +218,7 @@ impl Line {
                 queue.segments.pop_front();
             }
         }
+        self.queued.store(queue.segments.len(), Ordering::Relaxed);
     }
 
     /// The file of the segment that is due does not have its bytes.

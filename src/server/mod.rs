@@ -44,6 +44,7 @@ use tokio::time::sleep;
 
 use self::accept::next_connection;
 use self::connection::Closed;
+use self::line::Line;
 use self::reads::Reads;
 use self::repeats::Repeats;
 use crate::http::{Caller, Service, Share, Shares};
@@ -108,6 +109,11 @@ enum Part {
 }
 
 impl<S> Server<S> {
+    /// The line of a connection that sends the bytes of files itself if it `takes_files`.
+    fn line(&self, takes_files: bool) -> Line {
+        Line::new(takes_files, self.reads.clone(), self.metrics.clone())
+    }
+
     /// Whether a connection from `peer` is served, or only told that it is one too many; `None` for not even that.
     fn let_in(&self, peer: SocketAddr) -> Option<(Standing, Part)> {
         if let Some(share) = self.shares.take(peer.ip(), peer) {

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::line::{BITE_BYTES, Line};
-use super::reads::{Reads, Residency, residency};
+use super::reads::{Residency, residency};
 use crate::http::{Body, BodyError, Chunk, Segment};
-use crate::metrics::Metrics;
 
 /// A body as hyper polls it.
 ///
@@ -26,8 +25,6 @@ pub(super) struct Outgoing {
     fetching: Option<Fetching>,
     failure: Option<BodyError>,
     line: Arc<Line>,
-    reads: Reads,
-    metrics: Metrics,
 }
 
 type Fetching = Pin<Box<dyn Future<Output = io::Result<Fetched>> + Send>>;
@@ -41,14 +38,12 @@ enum Fetched {
 }
 
 impl Outgoing {
-    pub(super) fn new(body: Body, line: Arc<Line>, reads: Reads, metrics: Metrics) -> Self {
+    pub(super) fn new(body: Body, line: Arc<Line>) -> Self {
         Self {
             body,
             fetching: None,
             failure: None,
             line,
-            reads,
-            metrics,
         }
     }
 
@@ -79,7 +74,7 @@ impl Outgoing {
             } else {
                 Ok(Residency::Unknown)
             };
-            let reads = self.reads.clone();
+            let reads = self.line.reads.clone();
             self.fetching = match residency {
                 Ok(Residency::Resident) => return Poll::Ready(Some(Ok(self.line.queue(segment)))),
                 Ok(Residency::Absent) => Some(Box::pin(async {
@@ -137,7 +132,7 @@ impl Drop for Outgoing {
         if self.line.has_failed() && !self.body.is_given() {
             let _ = self.body.failed(io::ErrorKind::UnexpectedEof.into());
         }
-        self.metrics.body(self.body.close().as_str());
+        self.line.metrics.body(self.body.close().as_str());
         self.line.finish();
     }
 }

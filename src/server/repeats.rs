@@ -94,3 +94,105 @@ fn apart(request: &Request<()>) -> Option<Request<()>> {
     same.extensions_mut().insert(Memo::default());
     Some(same)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "GET /v2/ HTTP/1.1\r\nHost: a.example\r\n\r\n";
+
+    fn request() -> hyper::http::request::Builder {
+        Request::get("/v2/?ns=docker.io").header("host", "a.example")
+    }
+
+    /// Whether `request` is known after it was kept.
+    fn is_kept(request: hyper::http::request::Builder) -> bool {
+        let repeats = Repeats::default();
+        let request = request.body(()).expect("a request");
+        repeats.keep(HEAD.as_bytes(), &request);
+        let Some(known) = repeats.find(HEAD.as_bytes()) else {
+            return false;
+        };
+        assert_eq!(known.method(), request.method());
+        assert_eq!(known.uri(), request.uri());
+        assert_eq!(known.headers(), request.headers());
+        assert!(known.extensions().get::<Memo>().is_some());
+        true
+    }
+
+    #[test]
+    fn what_everybody_may_send_is_kept_as_it_was_read() {
+        assert!(is_kept(request()));
+        assert!(is_kept(request().method("HEAD")));
+        let accept = ["application/json", "*/*"];
+        let twice = accept
+            .iter()
+            .fold(request(), |it, value| it.header("accept", *value));
+        assert!(is_kept(twice));
+    }
+
+    #[test]
+    fn what_is_one_clients_own_is_not_kept() {
+        for name in ["authorization", "proxy-authorization", "cookie"] {
+            assert!(!is_kept(request().header(name, "secret")), "{name}");
+        }
+        assert!(!is_kept(request().header("range", "bytes=0-1")));
+        assert!(!is_kept(request().header("connection", "close")));
+        assert!(!is_kept(request().version(Version::HTTP_10)));
+        assert!(!is_kept(request().uri("http://a.example/v2/")));
+    }
+
+    #[test]
+    fn a_head_is_known_by_every_byte_of_it() {
+        let repeats = Repeats::default();
+        repeats.keep(HEAD.as_bytes(), &request().body(()).expect("a request"));
+        assert!(repeats.find(HEAD.as_bytes()).is_some());
+        for other in [
+            &HEAD[..HEAD.len() - 1],
+            &HEAD.to_lowercase(),
+            &HEAD.replace("GET ", "GET  "),
+            &[HEAD, HEAD].concat(),
+        ] {
+            assert!(repeats.find(other.as_bytes()).is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn however_many_there_are_no_more_are_kept_than_may_be() {
+        let repeats = Repeats::default();
+        let request = request().body(()).expect("a request");
+        for n in 0..3 * HEADS_MAX {
+            let head = n.to_string();
+            repeats.keep(head.as_bytes(), &request);
+            assert!(repeats.find(head.as_bytes()).is_some());
+            let kept = repeats.0.read().expect("nobody panicked").len();
+            assert!(kept <= HEADS_MAX, "{kept}");
+        }
+    }
+
+    #[test]
+    fn one_head_is_one_by_every_reading_of_its_end() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(is_one_head(text.as_bytes()), expected, "{text:?}");
+        };
+        check(HEAD, true);
+        check("GET / HTTP/1.1\r\n\r\n", true);
+        check("", false);
+        check("\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\n", false);
+        check("GET / HTTP/1.1\r\nHost: a\r\n\r", false);
+        // More than one.
+        check(&[HEAD, HEAD].concat(), false);
+        check("GET / HTTP/1.1\r\n\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\n\r\nbody\r\n\r\n", false);
+        // Lines that some take for the end of one.
+        check("GET / HTTP/1.1\n\nHost: a\r\n\r\n", false);
+        check("GET / HTTP/1.1\nHost: a\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nHost: a\n\r\n\r\n", false);
+        // Empty ones that some skip.
+        check("\r\nGET / HTTP/1.1\r\n\r\n", false);
+        check("\nGET / HTTP/1.1\r\n\r\n", false);
+        let long = "x".repeat(HEAD_BYTES_MAX);
+        check(&format!("GET /{long} HTTP/1.1\r\n\r\n"), false);
+    }
+}

@@ -14,8 +14,9 @@ use super::wire::Wire;
 
 /// A response of known length, and how far it is sent.
 pub(super) struct Sending {
-    /// What is left of the head.
-    head: Bytes,
+    head: Vec<u8>,
+    /// How much of it is sent.
+    head_sent: usize,
     /// What is left of the bytes that the body gave last.
     frame: Bytes,
     body: Outgoing,
@@ -25,7 +26,8 @@ impl Sending {
     /// The response with this head, as it goes out, and this body.
     pub(super) fn new(head: Vec<u8>, body: Outgoing) -> Self {
         Self {
-            head: head.into(),
+            head,
+            head_sent: 0,
             frame: Bytes::new(),
             body,
         }
@@ -73,7 +75,7 @@ impl Sending {
     }
 
     fn is_written(&self) -> bool {
-        self.head.is_empty() && self.frame.is_empty()
+        self.head_sent == self.head.len() && self.frame.is_empty()
     }
 
     fn poll_write<W: Wire>(
@@ -81,9 +83,10 @@ impl Sending {
         socket: &mut Socket<W>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let slices = [IoSlice::new(&self.head), IoSlice::new(&self.frame)];
+        let head = &self.head[self.head_sent..];
+        let slices = [IoSlice::new(head), IoSlice::new(&self.frame)];
         // An empty one is none.
-        let slices = match (self.head.is_empty(), self.frame.is_empty()) {
+        let slices = match (head.is_empty(), self.frame.is_empty()) {
             (true, _) => &slices[1..],
             (false, true) => &slices[..1],
             (false, false) => &slices[..],
@@ -92,8 +95,8 @@ impl Sending {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        let of_head = written.min(self.head.len());
-        self.head.advance(of_head);
+        let of_head = written.min(head.len());
+        self.head_sent += of_head;
         self.frame.advance(written - of_head);
         Poll::Ready(Ok(()))
     }

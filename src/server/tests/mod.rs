@@ -4,6 +4,7 @@ mod bodies;
 mod files;
 mod framing;
 mod limits;
+mod repeats;
 mod requests;
 mod shutdown;
 mod wire;

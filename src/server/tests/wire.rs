@@ -12,10 +12,10 @@ use tokio::io::{AsyncWrite as _, duplex};
 
 use super::*;
 use crate::server::conversation::http;
-use crate::server::line::{BITE_BYTES, Line};
+use crate::server::line::BITE_BYTES;
 use crate::server::socket::Socket;
 use crate::server::trial::{
-    Ask, FILE_BYTES, Fault, KINDS, Mood, Moods, Moody, Shown, Slip, check_answers, content,
+    Ask, FILE_BYTES, Fault, KINDS, Mood, Moods, Moody, Shown, Slip, a_line, check_answers, content,
     exchange, play, played, requests, slip,
 };
 
@@ -54,7 +54,7 @@ async fn a_connection_that_takes_no_files_gets_them_read() {
     for _ in 0..4 {
         let asks: Vec<Ask> = (0..24).map(|_| Ask::any(&mut random)).collect();
         let (ours, mut theirs) = duplex(100_000);
-        let exchange = exchange(&library, &Arc::default());
+        let exchange = exchange(&library, &a_line(false));
         let connection = http().serve_connection(TokioIo::new(ours), exchange);
         let text = requests(&asks);
         let client = tokio::spawn(async move {
@@ -73,7 +73,7 @@ async fn a_file_that_is_cut_short_after_it_was_looked_at_breaks_the_connection()
     let (library, _ends) = library();
     let shorter = tempfile::tempfile().unwrap();
     shorter.write_all_at(&content(0, 100), 0).unwrap();
-    let line = Arc::new(Line::with_files());
+    let line = a_line(true);
     let (moody, client) = Moody::new("", takes(1), takes(60));
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     let mut segment = library.segment(0, 200);
@@ -100,7 +100,7 @@ fn write(socket: &mut Socket<Moody>, slices: &[&[u8]]) -> Poll<io::Result<usize>
 #[tokio::test]
 async fn a_turn_is_over_after_one_bite() {
     let (library, _ends) = library();
-    let line = Arc::new(Line::with_files());
+    let line = a_line(true);
     let (moody, _client) = Moody::new("", takes(1), takes(usize::MAX));
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     for _ in 0..2 {

@@ -61,6 +61,11 @@ fn runtime() -> Runtime {
     builder.enable_all().build().expect("a runtime")
 }
 
+/// The line of a connection that sends the bytes of files itself if it `takes_files`.
+pub(in crate::server) fn a_line(takes_files: bool) -> Arc<Line> {
+    Arc::new(Line::new(takes_files, Reads::default(), Metrics::new()))
+}
+
 /// What answers on a connection.
 pub(in crate::server) fn exchange(library: &Library, line: &Arc<Line>) -> Exchange<Library> {
     let (_, phase) = watch::channel(Phase::Serving);
@@ -91,7 +96,7 @@ pub(in crate::server) async fn played(
     writes: Moods,
 ) -> Played {
     let (moody, client) = Moody::new(&requests(asks), reads, writes);
-    let line = Arc::new(Line::with_files());
+    let line = a_line(true);
     let socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     let exchange = exchange(library, &line);
     let mut conversation = Conversation::new(socket, exchange, Arc::clone(&line));

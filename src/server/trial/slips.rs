@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite as _;
 
 use super::library::content;
 use super::network::{Moods, Moody};
-use super::{FILE_BYTES, Library, Limits, Line, Socket, runtime};
+use super::{FILE_BYTES, Library, Limits, Socket, a_line, runtime};
 
 /// What an erring hyper does to a placeholder before it is shown.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ fn write(socket: &mut Socket<Moody>, slices: &[&[u8]]) -> Poll<io::Result<usize>
 pub fn slip(library: &Library, responses: &[Shown], writes: Moods, after: usize, made: Slip) {
     let runtime = runtime();
     let _entered = runtime.enter();
-    let line = Arc::new(Line::with_files());
+    let line = a_line(true);
     let (moody, client) = Moody::new("", Moods::new([]), writes);
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     let (mut shown, mut expected) = (VecDeque::new(), Vec::new());
