@@ -81,6 +81,11 @@ impl Blobs {
         is_open(source, &blob).then(|| Blob::stored(blob))
     }
 
+    /// Whether the blob `digest`, read from `file`, is as it was.
+    pub(super) fn is_still(&self, digest: &Digest, file: &File) -> bool {
+        self.storage.is_still(digest, file)
+    }
+
     /// The blob `digest`, from storage or through `source`. Answers as soon as the size is known.
     pub(super) async fn get(
         &self,

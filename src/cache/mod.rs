@@ -261,6 +261,11 @@ impl Cache {
         self.blobs.get_at_hand(source, digest)
     }
 
+    /// Whether the blob `digest`, which was at hand in `file`, is as it was: without waiting for anything.
+    pub fn is_still(&self, digest: &Digest, file: &File) -> bool {
+        self.blobs.is_still(digest, file)
+    }
+
     /// Says that `file`, which the blob `digest` was read from, cannot be read: it is kept no longer. Does not wait.
     pub fn unreadable(&self, digest: Digest, file: Arc<File>) {
         self.blobs.unreadable(digest, file);

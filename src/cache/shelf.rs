@@ -68,12 +68,6 @@ impl Manifest {
         }
     }
 
-    /// One that is everybody's.
-    #[cfg(test)]
-    pub(crate) fn of_everybody(descriptor: Descriptor, bytes: Bytes) -> Self {
-        Self::new(descriptor, bytes, Audience::Everybody)
-    }
-
     /// The head of the answers that send it, which `make` puts together for the first of them.
     pub fn head(&self, make: impl FnOnce() -> PreparedHead) -> &Arc<PreparedHead> {
         self.head.get_or_init(|| Arc::new(make()))

@@ -4,6 +4,7 @@
 //! waiting for anything; whatever is not, and every refusal, goes the long way.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +36,10 @@ impl Registry {
         let memo = ask.memo().filter(|_| matches!(target, Cow::Borrowed(_)));
         let target = &*target;
         let subject = Subject::new(item.kind(), target, self.upstreams.directory());
+        let memo = memo.map(|memo| (memo, &subject));
         let reply = match item {
-            Item::Manifest(reference) => {
-                self.manifest_at_hand(ask, target, reference, memo.map(|memo| (memo, &subject)))?
-            }
-            Item::Blob(digest) => self.blob_at_hand(ask, target, *digest)?,
+            Item::Manifest(reference) => self.manifest_at_hand(ask, target, reference, memo)?,
+            Item::Blob(digest) => self.blob_at_hand(ask, target, *digest, memo)?,
             Item::Tags(..) | Item::Referrers(..) => return None,
         };
         let mut entry = self.hit(&ask.request, &ask.caller, subject, started);
@@ -76,10 +76,9 @@ impl Registry {
         if let Some((memo, subject)) = memo
             && let Ok(Some(head)) = answer.as_ref().map(Reply::prepared_head)
         {
-            let (subject, manifest) = (subject.clone(), &document.manifest);
-            let head = Arc::clone(head);
-            let recent = Recent::new(premises, subject, manifest, head, (age, fresh_for));
-            memo.set(recent);
+            let decision = (premises, subject.clone());
+            let (manifest, freshness) = (&document.manifest, (age, fresh_for));
+            memo.set(Recent::manifest(decision, head, manifest, freshness));
         }
         Some(answer)
     }
@@ -89,10 +88,18 @@ impl Registry {
         ask: &Ask,
         target: &Target,
         digest: Digest,
+        memo: Option<(&Memo, &Subject)>,
     ) -> Option<Result<Reply, Error>> {
+        let premises = self.premises(&ask.caller);
         let source = self.source_at_hand(ask, target, Content::Blob)?;
         let wanted = WantedBlob::new(ask, target, digest).ok()?;
         let blob = self.cache.blob_at_hand(&source, &digest)?;
+        if let Some((memo, subject)) = memo
+            && let (Some(file), Some(head)) = (blob.file(), wanted.whole(blob.size()))
+        {
+            let decision = (premises, subject.clone());
+            memo.set(Recent::blob(decision, head, digest, (&file, blob.size())));
+        }
         let response = if wanted.is_head_enough() {
             Ok(wanted.head(Outcome::Hit, blob.size()))
         } else {
@@ -153,7 +160,7 @@ impl Registry {
         self.send(&wanted, outcome, blob)
     }
 
-    /// Sends what is wanted of a blob. Should its file turn out to be unreadable, the cache is told.
+    /// Sends what is wanted of a blob.
     fn send(
         &self,
         wanted: &WantedBlob<'_>,
@@ -165,14 +172,17 @@ impl Registry {
         let Some(file) = file else {
             return Ok(response);
         };
-        let (cache, digest) = (Arc::clone(&self.cache), wanted.digest);
-        Ok(response.map(|body| {
-            body.on_end(move |_, end| {
-                if end == End::Unreadable {
-                    cache.unreadable(digest, file);
-                }
-            })
-        }))
+        Ok(response.map(|body| self.told_of_trouble(body, wanted.digest, file)))
+    }
+
+    /// A body that is read from the file of a blob. Should that turn out to be unreadable, the cache is told.
+    pub(super) fn told_of_trouble(&self, body: Body, digest: Digest, file: Arc<File>) -> Body {
+        let cache = Arc::clone(&self.cache);
+        body.on_end(move |_, end| {
+            if end == End::Unreadable {
+                cache.unreadable(digest, file);
+            }
+        })
     }
 
     /// The target, if it is clear at once which registry is meant.
@@ -307,6 +317,15 @@ impl<'a> WantedBlob<'a> {
             let builder = self.described(outcome, StatusCode::OK).octets();
             builder.head(Some(size))
         }
+    }
+
+    /// The head of the answer to everybody who asks in the same words, where that is all of the blob.
+    fn whole(&self, size: u64) -> Option<PreparedHead> {
+        if self.is_known || range::wanted(self.ask.headers(), size, &self.etag) != Wanted::Whole {
+            return None;
+        }
+        let builder = self.described(Outcome::Hit, StatusCode::OK).octets();
+        Some(builder.length(size).prepared())
     }
 
     fn send(&self, outcome: Outcome, blob: Blob) -> Result<Response<Body>, Error> {

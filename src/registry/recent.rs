@@ -1,19 +1,22 @@
-//! Manifests that were at hand a moment ago, for requests that come again and again.
+//! What was at hand a moment ago, for requests that come again and again.
 //!
 //! When a deployment rolls out, a cluster asks the same thing a thousand times in a second. Whatever was decided about the
-//! first of these requests holds for the others: who may read it, which manifest it is, whether it is fresh and what the
-//! client takes. So it is decided again only after a moment, or when anything has changed.
+//! first of these requests holds for the others: who may read it, what it is, whether it is fresh and what the client
+//! takes. So it is decided again only after a moment, or when anything has changed. A file is looked at each time.
 
+use std::fs::File;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use hyper::{Method, Request};
 use tokio::time::Instant;
 
 use super::Registry;
 use super::log::{Entry, Subject};
 use crate::cache::{Manifest, Outcome};
-use crate::http::{Body, Caller, Memo, PreparedHead, Reply};
+use crate::http::{Body, Caller, Memo, PreparedHead, Reply, Segment};
+use crate::oci::Digest;
 
 /// For how long at most nothing is decided anew. What is in use is told so at least that often, and what changes without
 /// a word, as a file with credentials does, counts after that.
@@ -22,27 +25,35 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// What was decided about a request, and for as long as what it holds.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// The registry that decided.
-    registry: u64,
-    listener: usize,
-    /// What [`Cache::changes`](crate::cache::Cache::changes) gave before.
-    changes: u64,
-    /// When it was decided.
-    since: SystemTime,
+    premises: Premises,
     holds_for: Duration,
     subject: Subject,
-    /// Not kept in memory for this.
-    manifest: Weak<Manifest>,
     head: Arc<PreparedHead>,
-    /// The age then, where there is one.
-    age: Option<Duration>,
+    content: Content,
+}
+
+/// What is sent. It is neither kept in memory nor open because of this.
+#[derive(Debug)]
+enum Content {
+    Manifest {
+        manifest: Weak<Manifest>,
+        /// Its age then, where it has one.
+        age: Option<Duration>,
+    },
+    Blob {
+        digest: Digest,
+        file: Weak<File>,
+        size: u64,
+    },
 }
 
 /// What a decision depends on beside the request, as it was before it was made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Premises {
+    /// The registry that decides.
     registry: u64,
     listener: usize,
+    /// What [`Cache::changes`](crate::cache::Cache::changes) gives.
     changes: u64,
     now: SystemTime,
 }
@@ -56,7 +67,22 @@ impl Registry {
         started: Instant,
     ) -> Option<Reply> {
         let recent = request.extensions().get::<Memo>()?.get::<Recent>()?;
-        let reply = recent.again(self.premises(caller), request.method() == Method::HEAD)?;
+        let passed = recent.passed(&self.premises(caller))?;
+        let wants_head = request.method() == Method::HEAD;
+        let (age, body) = match &recent.content {
+            Content::Manifest { manifest, age } => {
+                let bytes = &manifest.upgrade()?.bytes;
+                (age.map(|age| age + passed), full(bytes, wants_head))
+            }
+            Content::Blob { digest, file, size } => {
+                let file = file.upgrade()?;
+                if !self.cache.is_still(digest, &file) {
+                    return None;
+                }
+                (None, self.file(*digest, file, *size, wants_head))
+            }
+        };
+        let reply = Reply::prepared(Arc::clone(&recent.head), age, body);
         let entry = self.hit(request, caller, recent.subject.clone(), started);
         Some(entry.attach(reply))
     }
@@ -85,67 +111,82 @@ impl Registry {
         entry.came(Outcome::Hit);
         entry
     }
+
+    /// All of a blob in a file.
+    fn file(&self, digest: Digest, file: Arc<File>, size: u64, wants_head: bool) -> Body {
+        if wants_head {
+            return Body::empty();
+        }
+        let segment = Segment {
+            file: Arc::clone(&file),
+            offset: 0,
+            length: size,
+        };
+        self.told_of_trouble(Body::file(segment), digest, file)
+    }
+}
+
+fn full(bytes: &Bytes, wants_head: bool) -> Body {
+    if wants_head {
+        Body::empty()
+    } else {
+        Body::full(bytes.clone())
+    }
 }
 
 impl Recent {
     /// That `manifest` is sent under `head`, and stays fresh for `fresh_for`; always, where it has no `age`.
-    pub(super) fn new(
-        premises: Premises,
-        subject: Subject,
+    pub(super) fn manifest(
+        (premises, subject): (Premises, Subject),
+        head: &Arc<PreparedHead>,
         manifest: &Arc<Manifest>,
-        head: Arc<PreparedHead>,
         (age, fresh_for): (Option<Duration>, Duration),
     ) -> Self {
+        let manifest = Arc::downgrade(manifest);
         Self {
-            registry: premises.registry,
-            listener: premises.listener,
-            changes: premises.changes,
-            since: premises.now,
-            holds_for: fresh_for.min(MOMENT),
+            premises,
             subject,
-            manifest: Arc::downgrade(manifest),
-            head,
-            age,
+            holds_for: fresh_for.min(MOMENT),
+            head: Arc::clone(head),
+            content: Content::Manifest { manifest, age },
         }
     }
 
-    /// The same answer again, if all is as it was.
-    fn again(&self, premises: Premises, wants_head: bool) -> Option<Reply> {
-        let Premises {
-            registry,
-            listener,
-            changes,
-            now,
-        } = premises;
-        // With a clock that was set back nothing is known about what was before.
-        let passed = now.duration_since(self.since).ok()?;
-        let is_as_it_was = registry == self.registry
-            && listener == self.listener
-            && changes == self.changes
-            && passed < self.holds_for;
-        if !is_as_it_was {
-            return None;
+    /// That all `size` bytes of the blob `digest` in `file` are sent under `head`.
+    pub(super) fn blob(
+        (premises, subject): (Premises, Subject),
+        head: PreparedHead,
+        digest: Digest,
+        (file, size): (&Arc<File>, u64),
+    ) -> Self {
+        let file = Arc::downgrade(file);
+        Self {
+            premises,
+            subject,
+            holds_for: MOMENT,
+            head: Arc::new(head),
+            content: Content::Blob { digest, file, size },
         }
-        let manifest = self.manifest.upgrade()?;
-        let body = if wants_head {
-            Body::empty()
-        } else {
-            Body::full(manifest.bytes.clone())
-        };
-        let age = self.age.map(|age| age + passed);
-        Some(Reply::prepared(Arc::clone(&self.head), age, body))
+    }
+
+    /// How much time has passed, if all else is as it was.
+    fn passed(&self, premises: &Premises) -> Option<Duration> {
+        let before = &self.premises;
+        // With a clock that was set back nothing is known about what was before.
+        let passed = premises.now.duration_since(before.now).ok()?;
+        let is_as_it_was = premises.registry == before.registry
+            && premises.listener == before.listener
+            && premises.changes == before.changes
+            && passed < self.holds_for;
+        is_as_it_was.then_some(passed)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use hyper::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::oci::{Algorithm, Descriptor, Digest};
-
-    const AGE: Duration = Duration::from_secs(60);
 
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_hours(500_000)
@@ -160,30 +201,6 @@ mod tests {
         }
     }
 
-    fn manifest() -> Arc<Manifest> {
-        let bytes = Bytes::from_static(b"{}");
-        let descriptor = Descriptor {
-            media_type: "application/vnd.oci.image.index.v1+json"
-                .parse()
-                .expect("a media type"),
-            digest: Digest::of(Algorithm::Sha256, &bytes),
-            size: 2,
-        };
-        Arc::new(Manifest::of_everybody(descriptor, bytes))
-    }
-
-    fn recent(manifest: &Arc<Manifest>, fresh_for: Duration) -> Recent {
-        let head = Arc::new(PreparedHead::new(StatusCode::OK, HeaderMap::new()));
-        let age = (Some(AGE), fresh_for);
-        Recent::new(premises(), Subject::UNKNOWN, manifest, head, age)
-    }
-
-    #[track_caller]
-    fn check(recent: &Recent, premises: Premises, expected: bool) {
-        assert_eq!(recent.again(premises, false).is_some(), expected);
-        assert_eq!(recent.again(premises, true).is_some(), expected);
-    }
-
     fn after(time: Duration) -> Premises {
         Premises {
             now: now() + time,
@@ -191,35 +208,42 @@ mod tests {
         }
     }
 
+    /// A decision of now about what stays fresh for `fresh_for`.
+    fn recent(fresh_for: Duration) -> Recent {
+        Recent {
+            premises: premises(),
+            holds_for: fresh_for.min(MOMENT),
+            subject: Subject::UNKNOWN,
+            head: Arc::new(PreparedHead::new(StatusCode::OK, HeaderMap::new())),
+            content: Content::Manifest {
+                manifest: Weak::new(),
+                age: None,
+            },
+        }
+    }
+
     #[test]
-    fn it_holds_for_a_moment_and_ages() {
-        let manifest = manifest();
-        let recent = recent(&manifest, Duration::MAX);
-        check(&recent, premises(), true);
-        let last = Duration::from_millis(999);
-        check(&recent, after(last), true);
-        check(&recent, after(MOMENT), false);
-        let aged = recent.again(after(last), false).expect("it holds");
-        let mut head = Vec::new();
-        aged.write_head(&mut head);
-        assert_eq!(head, b"HTTP/1.1 200 OK\r\nage: 60\r\n");
-        assert_eq!(aged.body().length(), Some(2));
-        let head = recent.again(premises(), true).expect("it holds");
-        assert_eq!(head.body().length(), Some(0));
+    fn it_holds_for_a_moment() {
+        let recent = recent(Duration::MAX);
+        for millis in [0, 1, 999] {
+            let passed = Duration::from_millis(millis);
+            assert_eq!(recent.passed(&after(passed)), Some(passed));
+        }
+        assert_eq!(recent.passed(&after(MOMENT)), None);
     }
 
     #[test]
     fn it_does_not_outlast_what_is_fresh() {
-        let manifest = manifest();
-        let recent = recent(&manifest, Duration::from_millis(10));
-        check(&recent, after(Duration::from_millis(9)), true);
-        check(&recent, after(Duration::from_millis(10)), false);
+        let fresh_for = Duration::from_millis(10);
+        let recent = recent(fresh_for);
+        let last = Duration::from_millis(9);
+        assert_eq!(recent.passed(&after(last)), Some(last));
+        assert_eq!(recent.passed(&after(fresh_for)), None);
     }
 
     #[test]
     fn nothing_it_was_decided_on_may_be_another() {
-        let manifest = manifest();
-        let recent = recent(&manifest, Duration::MAX);
+        let recent = recent(Duration::MAX);
         for other in [
             Premises {
                 registry: 0,
@@ -238,9 +262,7 @@ mod tests {
                 ..premises()
             },
         ] {
-            check(&recent, other, false);
+            assert_eq!(recent.passed(&other), None, "{other:?}");
         }
-        drop(manifest);
-        check(&recent, premises(), false);
     }
 }

@@ -3,11 +3,12 @@
 //! To open a blob takes a thread that may block; to look at an open one takes a microsecond. What a look has to show is
 //! the same: that nobody has written to it, and that it still has its name.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 use moka::sync::Cache;
-use rustix::fs::fstat;
+use rustix::fs::{Stat, fstat};
 
 use super::local::{Local, StoredBlob};
 use crate::oci::Digest;
@@ -37,15 +38,23 @@ impl Local {
     /// The blob `digest` where it is open already, and as it was when it was verified. Does not block.
     pub fn kept_blob(&self, digest: &Digest) -> Option<StoredBlob> {
         let kept = self.kept.0.get(digest)?;
-        let looked_at = fstat(&kept.file).ok().filter(|stat| {
-            // A file without a name has been deleted, or another has taken its place.
-            stat.st_nlink > 0 && self.is_whole(stat, digest)
-        });
-        let Some(stat) = looked_at else {
+        let Some(stat) = self.looked_at(digest, &kept.file) else {
             self.kept.let_go(digest);
             return None;
         };
         Some(StoredBlob::new(kept.file, &stat, kept.audience))
+    }
+
+    /// Whether `file`, which the blob `digest` was opened as, is it still: as it was when it was verified, and in its place.
+    /// Does not block.
+    pub fn is_still(&self, digest: &Digest, file: &File) -> bool {
+        self.looked_at(digest, file).is_some()
+    }
+
+    fn looked_at(&self, digest: &Digest, file: &File) -> Option<Stat> {
+        let stat = fstat(file).ok()?;
+        // A file without a name has been deleted, or another has taken its place.
+        (stat.st_nlink > 0 && self.is_whole(&stat, digest)).then_some(stat)
     }
 
     /// Keeps `blob` open, as long as others are not asked for more.

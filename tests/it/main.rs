@@ -42,6 +42,7 @@ mod budget;
 mod damage;
 mod exact;
 mod reload;
+mod repeated;
 mod shared_tier;
 mod tls;
 mod ways_out;
