@@ -6,7 +6,8 @@ use tokio::sync::Semaphore;
 
 use super::absent::Absent;
 use super::links::{Links, Proof, Subject};
-use super::shelf::{Manifest, ManifestKey, Shelf};
+use super::manifest::Manifest;
+use super::shelf::{ManifestKey, Shelf};
 use super::verify::verify;
 use super::{Error, Outcome};
 use crate::clock::Clock;

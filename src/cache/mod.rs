@@ -9,13 +9,14 @@ pub use freshness::{Lifetime, OnRefusal, TagPolicy, TagRule, TagTerms};
 mod tags;
 pub use tags::TaggedManifest;
 
+mod manifest;
+pub use manifest::Manifest;
+
 mod absent;
 mod manifests;
-mod verify;
-
 mod shelf;
 mod tag_record;
-pub use shelf::Manifest;
+mod verify;
 
 mod list_store;
 mod listings;

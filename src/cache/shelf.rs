@@ -1,8 +1,8 @@
 //! Where manifests and tags are kept: in memory while they are hot, in storage for good.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -13,11 +13,11 @@ use tokio::task::spawn_blocking;
 use super::Memory;
 use super::behind::Behind;
 use super::evict::Evictor;
+use super::manifest::Manifest;
 use super::pending::Pending;
 use super::provenance::Provenance;
 use super::tag_record::{TagKey, TagRecord};
 use super::tier::Tier;
-use crate::http::PreparedHead;
 use crate::metrics::Metrics;
 use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, described_blobs};
 use crate::storage::{self, Audience, Local, RecordKey};
@@ -35,44 +35,8 @@ const BLOBS_TTL: Duration = Duration::from_mins(1);
 /// How many sizes of blobs are remembered, at some fifty bytes each: what thousands of images are made of.
 const SIZES_MAX: u64 = 50_000;
 
-/// What an entry weighs beside the bytes of its manifest: its key, its descriptor, its head, its place in the map.
-const ENTRY_BYTES: usize = 3072;
-
 /// How many tags stay in memory, at some hundred bytes each.
 const HOT_TAGS_MAX: u64 = 20_000;
-
-/// A manifest whose bytes hash to its digest.
-#[derive(Debug)]
-pub struct Manifest {
-    /// Media type, digest and size.
-    pub descriptor: Descriptor,
-    /// The bytes, exactly as upstream sent them.
-    pub bytes: Bytes,
-    /// Whose it is, in this repository.
-    pub(super) audience: Audience,
-    /// See [`Manifest::head`].
-    head: OnceLock<Arc<PreparedHead>>,
-    /// When the evictor was told last that it is in use.
-    told_used: AtomicU32,
-}
-
-impl Manifest {
-    /// `bytes` as they were found to be what `descriptor` says.
-    pub(super) fn new(descriptor: Descriptor, bytes: Bytes, audience: Audience) -> Self {
-        Self {
-            descriptor,
-            bytes,
-            audience,
-            head: OnceLock::new(),
-            told_used: AtomicU32::new(0),
-        }
-    }
-
-    /// The head of the answers that send it, which `make` puts together for the first of them.
-    pub fn head(&self, make: impl FnOnce() -> PreparedHead) -> &Arc<PreparedHead> {
-        self.head.get_or_init(|| Arc::new(make()))
-    }
-}
 
 /// A tag that upstream confirmed again within this time is not written again: after a restart it is merely checked that
 /// much earlier.
@@ -155,13 +119,9 @@ impl Shelf {
         behind: Behind,
         metrics: Metrics,
     ) -> Self {
-        let weigh = |_: &ManifestKey, manifest: &Arc<Manifest>| {
-            // A manifest is at most some MiB; one too large for the count weighs as much as can be said.
-            u32::try_from(manifest.bytes.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
-        };
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES_MAX)
-            .weigher(weigh)
+            .weigher(|_: &ManifestKey, manifest: &Arc<Manifest>| manifest.weight())
             .build_with_hasher(DefaultHashBuilder::default());
         let pending = Pending::new(behind.clone());
         Self {
@@ -528,3 +488,6 @@ fn json<T: Serialize>(record: &T) -> Vec<u8> {
     // Records are strings and numbers, which always serialise; an empty record reads as none.
     serde_json::to_vec(record).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

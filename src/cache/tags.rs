@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use super::behind::Behind;
 use super::freshness::{self, Freshness, Lifetime, OnRefusal, Spread, TagPolicy, TagTerms};
+use super::manifest::Manifest;
 use super::manifests::Manifests;
-use super::shelf::{Manifest, ManifestKey, Shelf};
+use super::shelf::{ManifestKey, Shelf};
 use super::tag_record::{TagKey, TagRecord};
 use super::{Error, Outcome, WhyStale};
 use crate::clock::Clock;

@@ -31,12 +31,9 @@ impl Registry {
         item: &Item,
         started: Instant,
     ) -> Option<Reply> {
-        let target = self.meant_at_hand(target, item)?;
-        // Where it was found out which registry has it, it may be another one the next time.
-        let memo = ask.memo().filter(|_| matches!(target, Cow::Borrowed(_)));
-        let target = &*target;
+        let target = &*self.meant_at_hand(target, item)?;
         let subject = Subject::new(item.kind(), target, self.upstreams.directory());
-        let memo = memo.map(|memo| (memo, &subject));
+        let memo = ask.memo().map(|memo| (memo, &subject));
         let reply = match item {
             Item::Manifest(reference) => self.manifest_at_hand(ask, target, reference, memo)?,
             Item::Blob(digest) => self.blob_at_hand(ask, target, *digest, memo)?,

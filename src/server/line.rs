@@ -32,7 +32,7 @@ static PLACEHOLDERS: LazyLock<&'static [u8]> = LazyLock::new(|| {
 });
 
 /// The longest placeholder.
-const MOST: usize = 512 * 1024;
+const MOST: usize = 1024 * 1024;
 
 /// From the start of one placeholder to the start of the next, so that neither is taken for the other.
 const STEP: usize = 64;

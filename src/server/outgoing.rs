@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::line::{BITE_BYTES, Line};
-use super::reads::{Residency, residency};
+use super::reads::{FETCHED_BYTES, Residency, residency};
 use crate::http::{Body, BodyError, Chunk, Segment};
 
 /// A body as hyper polls it.
@@ -77,9 +77,13 @@ impl Outgoing {
             let reads = self.line.reads.clone();
             self.fetching = match residency {
                 Ok(Residency::Resident) => return Poll::Ready(Some(Ok(self.line.queue(segment)))),
-                Ok(Residency::Absent) => Some(Box::pin(async {
-                    reads.fetch(segment).await.map(Fetched::Resident)
-                })),
+                Ok(Residency::Absent) => {
+                    self.body.put_back(segment.after(FETCHED_BYTES));
+                    let first = segment.first(FETCHED_BYTES);
+                    Some(Box::pin(async {
+                        reads.fetch(first).await.map(Fetched::Resident)
+                    }))
+                }
                 Ok(Residency::Unknown) => Some(Box::pin(async {
                     let (bytes, rest) = reads.read(segment).await?;
                     Ok(Fetched::Read(bytes, rest))

@@ -24,11 +24,15 @@ const READ_BYTES_MIN: u64 = 16 * 1024;
 /// How many of the larger reads may be in memory, on their way to clients.
 const ROOMS: usize = 64;
 
-/// Distance of the bytes that are looked at to find out whether a stretch is in memory: what the kernel by default reads
-/// ahead, so that less is hardly ever missing. The first byte is one of them, as what was read first is forgotten first.
-const PROBE_BYTES: usize = 128 * 1024;
+/// Distance of the bytes that are looked at to find out whether a stretch is in memory: twice what the kernel by default
+/// reads ahead, so that not much more than one read can be missing. The first byte is one of them, as what was read first
+/// is forgotten first.
+const PROBE_BYTES: usize = 256 * 1024;
 
-/// Bytes of a file that are brought to memory at once.
+/// Most bytes of a file that are brought to memory before they are sent: the client waits for them.
+pub(super) const FETCHED_BYTES: u64 = 512 * 1024;
+
+/// Bytes of a file that are read at once for that.
 const FETCH_BYTES: usize = 128 * 1024;
 
 /// Whether the bytes of a stretch of a file are in memory.

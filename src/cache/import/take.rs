@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::files::Content;
 use super::{ImportError, Imported, Root, Source};
 use crate::cache::evict::Budget;
-use crate::cache::shelf::{self, Manifest, ManifestKey};
+use crate::cache::manifest::Manifest;
+use crate::cache::shelf::{self, ManifestKey};
 use crate::cache::tag_record::{TagKey, TagRecord};
 use crate::oci::{
     Algorithm, Descriptor, Digest, Hasher, MediaType, Tag, check_manifest, described_blobs,
