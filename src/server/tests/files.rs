@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rustix::net::sockopt;
 
 use super::*;
+use crate::server::line::BITE_BYTES;
 use crate::server::trial::{Ask, FILE_BYTES, check_answers, content, requests};
 
 /// A library that runs.
@@ -155,7 +156,7 @@ async fn clients_that_leave_in_the_middle_harm_nobody() {
     let mut library = open();
     let mut random = fastrand::Rng::with_seed(3);
     let mut left = 0;
-    for n in 0..200 {
+    for n in 0..400 {
         let mut client = library.connect().await;
         let asks: Vec<Ask> = (0..3).map(|_| Ask::any(&mut random)).collect();
         client.write_all(requests(&asks).as_bytes()).await.unwrap();
@@ -211,15 +212,15 @@ async fn a_file_that_is_cut_short_in_the_middle_is_a_short_body() {
 async fn a_file_that_is_shorter_than_it_said_is_a_short_body() {
     let mut library = open();
     let file = &library.library.file;
-    file.set_len(600_000).unwrap();
+    file.set_len(BITE_BYTES + 100_000).unwrap();
     let mut client = library.connect().await;
-    let ask = Ask::get("file", 0, 1_000_000);
+    let ask = Ask::get("file", 0, 2_000_000);
     client.write_all(ask.request("").as_bytes()).await.unwrap();
     let answer = rest(&mut client).await;
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n"));
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n"));
     // What lies before the stretch in which it ends is sent.
-    assert!(answer.ends_with(&content(0, 524_288)));
-    assert_eq!(library.end().await, (524_288, End::Unreadable));
+    assert!(answer.ends_with(&content(0, BITE_BYTES)));
+    assert_eq!(library.end().await, (BITE_BYTES, End::Unreadable));
 }
 
 #[tokio::test]
