@@ -189,6 +189,11 @@ impl Body {
         Poll::Ready(chunk)
     }
 
+    /// Whether bytes of a file are at hand that were not taken yet.
+    pub fn has_next_of_file(&self) -> bool {
+        matches!(self.next, Some(Chunk::File(_)))
+    }
+
     /// Of the chunk taken last, this was not given.
     pub fn put_back(&mut self, segment: Segment) {
         if segment.length > 0 {

@@ -32,7 +32,7 @@ static PLACEHOLDERS: LazyLock<&'static [u8]> = LazyLock::new(|| {
 });
 
 /// The longest placeholder.
-const MOST: usize = 1024 * 1024;
+const MOST: usize = 512 * 1024;
 
 /// From the start of one placeholder to the start of the next, so that neither is taken for the other.
 const STEP: usize = 64;
@@ -81,6 +81,16 @@ struct Queued {
     start: usize,
     /// How many bytes of it are sent.
     sent: u64,
+    /// Whether more of the same file follows at once.
+    goes_on: bool,
+}
+
+/// What is due: bytes of a file that are still to be sent.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) segment: Segment,
+    /// Whether more of the same file follows at once.
+    pub(super) goes_on: bool,
 }
 
 /// Adds to a number that is changed in one task alone, so that nothing comes between.
@@ -172,9 +182,9 @@ impl Line {
         self.takes_files
     }
 
-    /// Puts a stretch of a file, of one to [`BITE_BYTES`] bytes, behind all that is to be written. Gives what hyper gets
-    /// instead, which must be written next.
-    pub(super) fn queue(&self, segment: Segment) -> Bytes {
+    /// Puts a stretch of a file, of one to [`BITE_BYTES`] bytes, behind all that is to be written; more of the file follows
+    /// at once if it `goes_on`. Gives what hyper gets instead, which must be written next.
+    pub(super) fn queue(&self, segment: Segment, goes_on: bool) -> Bytes {
         let mut queue = self.lock();
         let start = queue.start;
         queue.start = (start + STEP) % MOST;
@@ -183,6 +193,7 @@ impl Line {
             segment,
             start,
             sent: 0,
+            goes_on,
         });
         self.queued.store(queue.segments.len(), Ordering::Relaxed);
         Bytes::from_static(&PLACEHOLDERS[start..start + length])
@@ -194,18 +205,22 @@ impl Line {
     }
 
     /// What this placeholder stands for, if it is exactly the unsent part of the one that is due.
-    pub(super) fn unsent(&self, placeholder: &[u8]) -> Option<Segment> {
+    pub(super) fn due(&self, placeholder: &[u8]) -> Option<Due> {
         let queue = self.lock();
         let Queued {
             segment,
             start,
             sent,
+            goes_on,
         } = queue.segments.front()?;
-        let unsent = segment.after(*sent);
+        let (unsent, goes_on) = (segment.after(*sent), *goes_on);
         let base = PLACEHOLDERS.as_ptr().addr();
         let at = placeholder.as_ptr().addr().checked_sub(base)?;
         let agrees = at as u64 == *start as u64 + sent && placeholder.len() as u64 == unsent.length;
-        agrees.then_some(unsent)
+        agrees.then_some(Due {
+            segment: unsent,
+            goes_on,
+        })
     }
 
     /// So many bytes of the segment that is due were sent.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::line::{BITE_BYTES, Line};
-use super::reads::{FETCHED_BYTES, Residency, residency};
+use super::reads::{Residency, residency};
 use crate::http::{Body, BodyError, Chunk, Segment};
 
 /// A body as hyper polls it.
@@ -47,13 +47,17 @@ impl Outgoing {
         }
     }
 
+    fn queue(&self, segment: Segment) -> Bytes {
+        self.line.queue(segment, self.body.has_next_of_file())
+    }
+
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(fetching) = &mut self.fetching {
                 let fetched = ready!(fetching.as_mut().poll(cx));
                 self.fetching = None;
                 let bytes = fetched.map(|fetched| match fetched {
-                    Fetched::Resident(segment) => self.line.queue(segment),
+                    Fetched::Resident(segment) => self.queue(segment),
                     Fetched::Read(bytes, rest) => {
                         self.body.put_back(rest);
                         bytes
@@ -76,14 +80,10 @@ impl Outgoing {
             };
             let reads = self.line.reads.clone();
             self.fetching = match residency {
-                Ok(Residency::Resident) => return Poll::Ready(Some(Ok(self.line.queue(segment)))),
-                Ok(Residency::Absent) => {
-                    self.body.put_back(segment.after(FETCHED_BYTES));
-                    let first = segment.first(FETCHED_BYTES);
-                    Some(Box::pin(async {
-                        reads.fetch(first).await.map(Fetched::Resident)
-                    }))
-                }
+                Ok(Residency::Resident) => return Poll::Ready(Some(Ok(self.queue(segment)))),
+                Ok(Residency::Absent) => Some(Box::pin(async {
+                    reads.fetch(segment).await.map(Fetched::Resident)
+                })),
                 Ok(Residency::Unknown) => Some(Box::pin(async {
                     let (bytes, rest) = reads.read(segment).await?;
                     Ok(Fetched::Read(bytes, rest))

@@ -29,10 +29,7 @@ const ROOMS: usize = 64;
 /// is forgotten first.
 const PROBE_BYTES: usize = 256 * 1024;
 
-/// Most bytes of a file that are brought to memory before they are sent: the client waits for them.
-pub(super) const FETCHED_BYTES: u64 = 512 * 1024;
-
-/// Bytes of a file that are read at once for that.
+/// Bytes of a file that are brought to memory at once.
 const FETCH_BYTES: usize = 128 * 1024;
 
 /// Whether the bytes of a stretch of a file are in memory.

@@ -15,9 +15,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
-use super::line::{Line, is_placeholder};
+use super::line::{Due, Line, is_placeholder};
 use super::wire::{Wire, is_of_file};
-use crate::http::Segment;
 
 /// A client's socket below hyper.
 pub(super) struct Socket<W = TcpStream> {
@@ -25,6 +24,8 @@ pub(super) struct Socket<W = TcpStream> {
     line: Arc<Line>,
     /// What was read and is to be read again.
     unread: Bytes,
+    /// See [`Wire::cork`]. Set in the middle of a file alone.
+    is_corked: bool,
     awaiting: Awaiting,
     /// The number of requests begun when `awaiting` was set: with another, it is of the past.
     awaiting_since: u64,
@@ -58,6 +59,7 @@ impl<W: Wire> Socket<W> {
             awaiting_since: line.begun(),
             line,
             unread: Bytes::new(),
+            is_corked: false,
             awaiting: Awaiting::Head,
             read_deadline,
             write_deadline: Deadline::default(),
@@ -140,34 +142,48 @@ impl<W: Wire> Socket<W> {
             if self.line.has_segments() {
                 return Poll::Ready(Err(disagreement()));
             }
+            self.cork(false);
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         };
-        let Some(segment) = self.line.unsent(placeholder) else {
+        let Some(due) = self.line.due(placeholder) else {
             return Poll::Ready(Err(disagreement()));
         };
         if before > 0 {
             return self.stream.poll_send_more(cx, &slices[..before]);
         }
-        self.poll_send_file(cx, &segment)
+        self.poll_send_file(cx, &due)
     }
 
-    fn poll_send_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        segment: &Segment,
-    ) -> Poll<io::Result<usize>> {
+    /// A stretch of a file hardly ever fills its last packet; what follows at once does.
+    fn cork(&mut self, is_corked: bool) {
+        if self.is_corked != is_corked {
+            self.stream.cork(is_corked);
+            self.is_corked = is_corked;
+        }
+    }
+
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, due: &Due) -> Poll<io::Result<usize>> {
+        let Due { segment, goes_on } = due;
         if self.line.had_its_turn() {
             // Polled once, it has the task woken behind everybody else who is ready, and behind the network; waking it
             // in the usual way would have it polled next.
             let _ = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         }
+        if *goes_on {
+            self.cork(true);
+        }
         let sent = match ready!(self.stream.poll_send_file(cx, segment)) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             sent => sent,
         };
         match &sent {
-            Ok(bytes) => self.line.sent(*bytes as u64),
+            Ok(bytes) => {
+                self.line.sent(*bytes as u64);
+                if !goes_on && *bytes as u64 == segment.length {
+                    self.cork(false);
+                }
+            }
             Err(error) if is_of_file(error) => self.line.fail(),
             Err(_) => {}
         }
@@ -236,6 +252,7 @@ impl<W: Wire> AsyncWrite for Socket<W> {
         if self.line.has_segments() {
             return Poll::Ready(Err(disagreement()));
         }
+        self.cork(false);
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_written(written, cx)
     }

@@ -21,6 +21,10 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
+    /// Keeps bytes that do not fill a packet from leaving until more come, or it is told to let them go. Forgotten, it would
+    /// hold the last ones for 200 ms (tcp(7), `TCP_CORK`).
+    fn cork(&self, is_corked: bool);
+
     /// Sends the bytes of a stretch of a file as far as there is room; 0 when the file ends before it. Whether an error
     /// is the file's says [`is_of_file`].
     fn poll_send_file(
@@ -62,6 +66,11 @@ impl Wire for TcpStream {
         })
     }
 
+    fn cork(&self, is_corked: bool) {
+        // All it does is to save packets.
+        let _ = rustix::net::sockopt::set_tcp_cork(self, is_corked);
+    }
+
     fn poll_send_file(
         &mut self,
         cx: &mut Context<'_>,
@@ -85,6 +94,8 @@ impl Wire for TlsStream<TcpStream> {
     ) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write_vectored(cx, slices)
     }
+
+    fn cork(&self, _: bool) {}
 
     fn poll_send_file(&mut self, _: &mut Context<'_>, _: &Segment) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))

@@ -78,7 +78,7 @@ async fn a_file_that_is_cut_short_after_it_was_looked_at_breaks_the_connection()
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     let mut segment = library.segment(0, 200);
     segment.file = Arc::new(shorter);
-    let placeholder = line.queue(segment);
+    let placeholder = line.queue(segment, false);
     let mut left = &placeholder[..];
     let error = loop {
         match write(&mut socket, &[left]) {
@@ -104,13 +104,13 @@ async fn a_turn_is_over_after_one_bite() {
     let (moody, _client) = Moody::new("", takes(1), takes(usize::MAX));
     let mut socket = Socket::new(moody, Arc::clone(&line), &Limits::default());
     for _ in 0..2 {
-        let placeholder = line.queue(library.segment(0, BITE_BYTES));
+        let placeholder = line.queue(library.segment(0, BITE_BYTES), false);
         line.begin_turn();
         assert!(matches!(
             write(&mut socket, &[&placeholder]),
             Poll::Ready(Ok(_))
         ));
-        let next = line.queue(library.segment(0, BITE_BYTES));
+        let next = line.queue(library.segment(0, BITE_BYTES), false);
         // However often it is asked.
         for _ in 0..3 {
             assert!(write(&mut socket, &[&next]).is_pending());

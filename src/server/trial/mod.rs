@@ -131,6 +131,7 @@ pub fn play(library: &Library, ends: &mut Ends, asks: &[Ask], reads: Moods, writ
         let breaks = asks.iter().any(Ask::breaks);
         assert_eq!(played.has_failed, breaks);
         assert!(breaks || played.is_written, "a file is left over");
+        assert!(breaks || !received.is_corked, "the end is held back");
         check_answers(asks, &received.bytes);
     }
     let mut told = 0;

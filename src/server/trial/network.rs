@@ -63,6 +63,8 @@ pub(in crate::server) struct Moody {
 #[derive(Debug, Default)]
 pub(in crate::server) struct Received {
     pub(in crate::server) bytes: Vec<u8>,
+    /// Whether the last bytes would wait for more.
+    pub(in crate::server) is_corked: bool,
     /// Whether anything failed.
     pub(in crate::server) is_cut: bool,
 }
@@ -220,6 +222,11 @@ impl AsyncWrite for Moody {
 }
 
 impl Wire for Moody {
+    fn cork(&self, is_corked: bool) {
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        received.is_corked = is_corked;
+    }
+
     fn poll_send_more(
         &mut self,
         cx: &mut Context<'_>,

@@ -102,7 +102,7 @@ pub fn slip(library: &Library, responses: &[Shown], writes: Moods, after: usize,
     for (n, Shown { head, length }) in responses.iter().enumerate() {
         let offset = (n as u64 * 100_003) % (FILE_BYTES - length);
         shown.push_back((Bytes::from(head.clone()), 0));
-        shown.push_back((line.queue(library.segment(offset, *length)), 0));
+        shown.push_back((line.queue(library.segment(offset, *length), false), 0));
         expected.extend_from_slice(head.as_bytes());
         expected.extend(content(offset, *length));
     }
