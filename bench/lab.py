@@ -49,10 +49,11 @@ class Lab:
         return path
 
     @contextlib.contextmanager
-    def start(self, name, limited=False, one_core=False):
+    def start(self, name, limited=False, one_core=False, is_quiet=False):
         """A server with an empty cache: itself and its port. It is ended, and what it stored removed.
 
-        With `one_core` it has one processor to itself, and the upstream the others.
+        With `one_core` it has one processor to itself, and the upstream the others. If it `is_quiet`, entrepôt logs no
+        requests; the others never do.
         """
         directory = tempfile.mkdtemp(prefix="server-", dir=self.directory)
         given = Surroundings(
@@ -62,6 +63,7 @@ class Lab:
             content=self.content,
             manifest_digest=self._manifest_digest,
             cores=self.server_cores if one_core else None,
+            is_quiet=is_quiet,
         )
         port = free_port()
         try:

@@ -32,7 +32,7 @@ NOTES = {
         "One processor for the server, the others for its clients. Where it is not used up, clients are the limit, "
         "and CPU is the figure that counts. Clients are wrk for the manifest, `traffic.py` for blobs.",
         "nginx with `sendfile` and no access log; *kept open* has `open_file_cache` as well. "
-        "entrepôt logs every request. docker-registry asks upstream for every tag.",
+        "entrepôt logs every request but where it says so. docker-registry asks upstream for every tag.",
     ],
 }
 

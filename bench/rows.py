@@ -123,9 +123,14 @@ def rows(sizes):
             lambda lab, server: _crowd(lab, server, sizes.crowd_blob, 200), 1),
         Row("crowd-1000", "cold", f"{size(sizes.thousand_blob)}, 1 000 clients at once", CACHES[:2], crowd,
             lambda lab, server: _crowd(lab, server, sizes.thousand_blob, 1000), 1),
+        Row("streams-1000", "hot", f"{size(sizes.thousand_blob)} that are cached, 1 000 clients at once", CACHES[:1] + FILES[:1],
+            [WALL, CPU, Figure("memory", "memory above idle", "MiB", 1 / MIB)],
+            lambda lab, server: _crowd(lab, server, sizes.thousand_blob, 1000, is_warm=True), 1),
         Row("miss", "miss", f"{sizes.small_blobs} blobs of 64 KiB + 1", [DIRECT, *CACHES], small, _first_byte),
         Row("hot-manifest", "hot", "manifest of 2 KiB by tag, 64 connections", CACHES[:1] + FILES + CACHES[1:],
             hot[:2] + hot[3:], _hot_manifest),
+        Row("quiet-manifest", "hot", "the same, no requests logged", CACHES[:1] + FILES, hot[:2] + hot[3:],
+            lambda lab, server: _hot_manifest(lab, server, is_quiet=True)),
         Row("hot-64k", "hot", "blob of 64 KiB, 32 connections", CACHES[:1] + FILES + CACHES[1:], hot,
             lambda lab, server: _hot_blob(lab, server, HOT_SMALL, 32)),
         Row("hot-64m", "hot", "blob of 64 MiB, 8 connections", CACHES[:1] + FILES[:1] + CACHES[1:],
@@ -153,9 +158,11 @@ def _download(lab, name, limited=False, one_core=False):
     return {"wall": wall, "cpu": cpu, "upstream_body": sent / blob.size, "connections": connections}
 
 
-def _crowd(lab, name, size, count):
+def _crowd(lab, name, size, count, is_warm=False):
     blob = lab.blob(size)
     with lab.start(name) as (server, port):
+        if is_warm:
+            _warm(server, port, blob.path)
         server.wait_until_idle()
         mark, cpu = lab.upstream.mark(), server.cpu_seconds()
         with Memory(server) as memory:
@@ -198,9 +205,9 @@ def _first_byte(lab, name):
     return figures
 
 
-def _hot_manifest(lab, name):
+def _hot_manifest(lab, name, is_quiet=False):
     path = lab.manifest_path
-    with lab.start(name, one_core=True) as (server, port):
+    with lab.start(name, one_core=True, is_quiet=is_quiet) as (server, port):
         _warm(server, port, path)
         clients.wrk(port, path, 64, WARM_UP_SECONDS, lab.client_cores)
         cpu = server.cpu_seconds()

@@ -157,15 +157,16 @@ class Upstream(Server):
 
 
 class Surroundings:
-    """What a server under test is given: directory, way to the upstream, and processors."""
+    """What a server under test is given: directory, way to the upstream, processors, and whether it logs requests."""
 
-    def __init__(self, directory, upstream_port, certificates, content, manifest_digest, cores):
+    def __init__(self, directory, upstream_port, certificates, content, manifest_digest, cores, is_quiet):
         self.directory = directory
         self.upstream_port = upstream_port
         self.certificates = certificates
         self.content = content
         self.manifest_digest = manifest_digest
         self.cores = cores
+        self.is_quiet = is_quiet
 
     @property
     def nginx_workers(self):
@@ -174,7 +175,7 @@ class Surroundings:
 
 
 def entrepot(given, port):
-    """The built binary, at its defaults: every request is a line of its log."""
+    """The built binary, at its defaults: every request is a line of its log, unless it is to be quiet."""
     command = [
         os.environ["ENTREPOT_BINARY"],
         f"--cache-dir={given.directory}/cache",
@@ -182,6 +183,7 @@ def entrepot(given, port):
         f"--upstream=bench.example=https://127.0.0.1:{given.upstream_port}",
         f"--upstream-ca={given.certificates.authority}",
         "--default-upstream=bench.example",
+        *(["--log-level=warn"] if given.is_quiet else []),
     ]
     return Server("entrepot", command, given.directory, cores=given.cores)
 
