@@ -246,8 +246,8 @@ impl Shelf {
         self.provenance
             .keep(&key.namespace, &key.repository, &key.digest);
         self.hot.insert(key.clone(), Arc::clone(manifest));
-        self.changed();
         self.blobs.invalidate(key);
+        self.changed();
         let (key, manifest) = (key.clone(), Arc::clone(manifest));
         let (evictor, tier) = (self.evictor.clone(), self.tier.clone());
         self.storage_behind(move |storage| {

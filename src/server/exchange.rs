@@ -91,9 +91,9 @@ impl<S: Service> Exchange<S> {
         }
         let request = self.server.repeats.find(bytes)?;
         let reply = self.at_hand(&request)?;
+        // One without a length, which is not to be, takes an encoding that hyper knows.
+        let length = reply.body().length()?;
         self.line.begin();
-        let length = reply.body().length();
-        debug_assert!(length.is_some(), "what is at hand has a length");
         let head = head::written(&reply, length);
         let body = reply.into_body();
         let body = if request.method() == Method::HEAD {
@@ -147,7 +147,7 @@ impl<S: Service> Exchange<S> {
         }
         let request = Arc::new(request);
         if let Some(reply) = self.at_hand(&request) {
-            if let Some(head) = head {
+            if let Some(head) = head.filter(|_| reply.body().length().is_some()) {
                 server.repeats.keep(&head, &request);
             }
             return (Answer::Here(reply.into()), Then::GoOn);
@@ -177,6 +177,7 @@ impl<S: Service> Exchange<S> {
     fn leave(&self, mut response: Response<Body>, leaving: Leaving) -> Response<Outgoing> {
         if leaving.then == Then::Close {
             // What follows the head on the wire is a body or may be one, and is never read as a request.
+            self.line.ends();
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }

@@ -12,10 +12,10 @@ use crate::http::{Reply, write_field};
 const USUAL_BYTES: usize = 768;
 
 /// The head of `reply`, whose body has `length` bytes, with the fields that hyper adds.
-pub(super) fn written(reply: &Reply, length: Option<u64>) -> Vec<u8> {
+pub(super) fn written(reply: &Reply, length: u64) -> Vec<u8> {
     let mut head = Vec::with_capacity(USUAL_BYTES);
     let has_length = reply.write_head(&mut head) || reply.status() == StatusCode::NOT_MODIFIED;
-    if let Some(length) = length.filter(|_| !has_length) {
+    if !has_length {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(length);
         write_field(CONTENT_LENGTH.as_str(), digits.as_bytes(), &mut head);
@@ -33,10 +33,11 @@ fn write_date_and_end(head: &mut Vec<u8>) {
     thread_local! {
         static LAST: RefCell<(u64, Vec<u8>)> = const { RefCell::new((0, Vec::new())) };
     }
-    let now = SystemTime::now();
+    // A clock that was never set is no reason to stop.
+    let now = SystemTime::now().max(UNIX_EPOCH);
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
     LAST.with_borrow_mut(|(of, last)| {
-        if *of != second {
+        if *of != second || last.is_empty() {
             let date = httpdate::fmt_http_date(now);
             last.clear();
             write_field(DATE.as_str(), date.as_bytes(), last);

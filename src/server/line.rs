@@ -51,6 +51,8 @@ pub(super) struct Line {
     flushed_at: AtomicU64,
     /// How many were begun when hyper got the connection last.
     handed_over_at: AtomicU64,
+    /// The connection takes no request after the one that is being answered: what follows may be a body.
+    is_last: AtomicBool,
     /// Somebody waits until all that hyper holds is written.
     flush_wanted: AtomicBool,
     flush_waiter: AtomicWaker,
@@ -113,6 +115,7 @@ impl Line {
             done: AtomicU64::new(0),
             flushed_at: AtomicU64::new(0),
             handed_over_at: AtomicU64::new(0),
+            is_last: AtomicBool::new(false),
             flush_wanted: AtomicBool::new(false),
             flush_waiter: AtomicWaker::new(),
             takes_files,
@@ -154,13 +157,22 @@ impl Line {
         !self.flush_wanted.load(Ordering::Relaxed)
     }
 
+    /// No request is taken after the one that is being answered.
+    pub(super) fn ends(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
     /// hyper gets the connection.
     pub(super) fn hand_over(&self) {
         self.handed_over_at.store(self.begun(), Ordering::Relaxed);
     }
 
-    /// Whether hyper has read a request, and all that it has read is answered and written.
+    /// Whether hyper has read a request, and all that it has read is answered and written. Never where there is to be no
+    /// other: hyper closes that connection, and nobody is to read on.
     pub(super) fn has_come_to_rest(&self) -> bool {
+        if self.is_last.load(Ordering::Relaxed) {
+            return false;
+        }
         let begun = self.begun();
         let has_begun = begun != self.handed_over_at.load(Ordering::Relaxed);
         has_begun && !self.is_busy() && begun == self.flushed_at.load(Ordering::Relaxed)

@@ -76,6 +76,10 @@ impl<W: Wire> Socket<W> {
 
     /// These bytes, read before, are read again, before all that is still to come.
     pub(super) fn put_back(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            // Kept, it would hold the memory of all that was read with it.
+            return;
+        }
         self.unread = if self.unread.is_empty() {
             bytes
         } else {
