@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::gather::{cut, gather};
+use super::gather::{Gatherer, cut};
 use super::giver::{Giver, Stream};
 use super::run::{RUN_BYTES_MIN, Run};
 use super::sink::Sink;
@@ -306,9 +306,10 @@ impl<'a> Worker<'a> {
 
     /// Puts the bytes of a stream where they belong, until the run is through. The run grows with the stream as long as
     /// nobody else has what follows.
-    async fn receive(&self, run: &Run<'_>, mut stream: Stream) -> Result<(), FillError> {
+    async fn receive(&self, run: &Run<'_>, stream: Stream) -> Result<(), FillError> {
         let mut at = stream.offset();
-        let mut gathered = self.starving(gather(&mut stream)).await;
+        let mut stream = Gatherer::new(stream);
+        let mut gathered = self.starving(stream.next()).await;
         loop {
             let came = at..at + gathered.bytes;
             at = came.end;
@@ -325,7 +326,7 @@ impl<'a> Worker<'a> {
                 None if through => return writing.await,
                 None => {
                     // The next batch comes in while this one is written.
-                    let (written, next) = tokio::join!(timed(writing), timed(gather(&mut stream)));
+                    let (written, next) = tokio::join!(timed(writing), timed(stream.next()));
                     self.add_starved(next.1.saturating_duration_since(written.1));
                     written.0?;
                     gathered = next.0;
