@@ -59,7 +59,11 @@ fn a_pod_without_the_secret_is_refused_although_the_image_is_cached() {
     while again.pulls_as(MEMBER, &reference) {
         assert!(proven.elapsed() < ENDS_WITHIN, "it goes on and on");
     }
-    assert!(unproven.elapsed() >= AUTHZ_GRACE, "{:?}", unproven.elapsed());
+    assert!(
+        unproven.elapsed() >= AUTHZ_GRACE,
+        "{:?}",
+        unproven.elapsed()
+    );
     assert!(!late.pulls_as(MEMBER, &reference), "the store decides");
 
     // Neither password nor token is in the log, whoever wrote it.
