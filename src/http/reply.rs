@@ -81,7 +81,7 @@ impl Reply {
         }
     }
 
-    /// The fields of its head as they go out, from the first line on, behind what is in `out`. The empty line at the end
+    /// Writes its head as it goes out, from the first line on, behind what is in `out`. The empty line at the end
     /// is still to come. Says whether the length of the body is among them.
     pub fn write_head(&self, out: &mut Vec<u8>) -> bool {
         match &self.head {
@@ -92,7 +92,8 @@ impl Reply {
             Head::Prepared(head, age) => {
                 out.extend_from_slice(&head.written);
                 if let Some(age) = age {
-                    let age = itoa::Buffer::new().format(age.as_secs()).to_owned();
+                    let mut digits = itoa::Buffer::new();
+                    let age = digits.format(age.as_secs());
                     write_field(AGE.as_str(), age.as_bytes(), out);
                 }
                 true
