@@ -192,6 +192,11 @@ impl BlobStream {
                 return Err(Error::Protocol(reason.to_owned()));
             }
             if !bytes.is_empty() {
+                if self.end == Some(self.position)
+                    && let Some(origin) = &self.origin
+                {
+                    origin.gave_all();
+                }
                 return Ok(Some(bytes));
             }
         }

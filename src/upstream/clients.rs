@@ -11,6 +11,7 @@ use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Url};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 
+use super::dial::Patience;
 use super::guard::{self, PublicOnly};
 use super::{BuildError, Error, Proxies, UpstreamConfig, tls};
 
@@ -251,6 +252,7 @@ fn builder(tls: &ClientConfig) -> ClientBuilder {
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .connector_layer(Patience)
 }
 
 /// `builder`, through the proxies of the environment. The decision per URL is made by the same code as in

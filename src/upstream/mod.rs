@@ -23,6 +23,7 @@ mod way;
 pub use way::{ClientIdentity, Way};
 
 mod denial;
+mod dial;
 mod error;
 pub use denial::{Denial, TokenChallenge};
 pub use error::{BuildError, Error, Silence};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::body::BlobStream;
 use super::connections::Connection;
+use super::dial::knowing;
 use super::trail::Trail;
 use super::{Error, Extent, Failures, Repository};
 use crate::oci::Digest;
@@ -93,9 +94,11 @@ impl BlobSource {
             trail,
         } = &*self.0;
         let first = trail.first(repository.upstream.endpoints.len());
+        let comes_back = trail.take_returning();
         let mut failures = Failures::default();
         for session in repository.sessions(first)? {
-            match session.get_blob(digest, extent, trail).await {
+            let asking = session.get_blob(digest, extent, trail);
+            match knowing(comes_back, asking).await {
                 Err(error) if session.falls_through(&error) => failures.add(error),
                 outcome => return Ok(outcome?.holding(connection)),
             }

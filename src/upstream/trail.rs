@@ -36,6 +36,8 @@ struct Learned {
     first: usize,
     /// Where each endpoint redirected to last.
     places: HashMap<usize, Place>,
+    /// Connections that were read to the end of their answer, and that nobody has asked for since.
+    returning: usize,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,14 @@ impl Trail {
         }
     }
 
+    /// Whether a connection is coming back that nobody else has asked for. It is the caller's from then on.
+    pub(super) fn take_returning(&self) -> bool {
+        let mut learned = self.learned();
+        let left = learned.returning.checked_sub(1);
+        learned.returning = left.unwrap_or(0);
+        left.is_some()
+    }
+
     fn learned(&self) -> MutexGuard<'_, Learned> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,6 +117,11 @@ impl Origin {
             let place = Place::At(target.clone());
             learned.places.insert(self.endpoint, place);
         }
+    }
+
+    /// It gave everything, so that its connection can be used again.
+    pub(super) fn gave_all(&self) {
+        self.trail.learned().returning += 1;
     }
 
     /// It does not give what it should, or no more of it. The endpoint is asked for a new way; one that gave

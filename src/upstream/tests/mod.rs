@@ -11,6 +11,7 @@ mod sources;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -62,6 +63,7 @@ impl Seen {
 struct Fake {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Fake {
@@ -77,9 +79,12 @@ impl Fake {
     ) -> Self {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let connections = Arc::<AtomicUsize>::default();
+        let accepted = Arc::clone(&connections);
         let (all, answer) = (Arc::clone(&seen), Arc::new(answer));
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let (all, answer, tls) = (Arc::clone(&all), Arc::clone(&answer), tls.clone());
                 spawn(async move {
                     let answer = move |seen: Seen| {
@@ -96,7 +101,11 @@ impl Fake {
                 });
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            connections,
+        }
     }
 
     /// A registry that shows a certificate for `name`, and the certificate (PEM).
@@ -130,6 +139,11 @@ impl Fake {
 
     fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no panic").clone()
+    }
+
+    /// How many connections it has accepted.
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Methods and targets, one line each.

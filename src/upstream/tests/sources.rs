@@ -1,6 +1,6 @@
 //! One blob, asked for piece by piece: the way is found once.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::oneshot;
 
 use super::*;
 
@@ -63,6 +63,41 @@ fn retries(metrics: &Metrics, reason: &str) -> usize {
     counts
         .next()
         .map_or(0, |count| count.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn part_after_part_comes_over_one_connection() {
+    const PART_BYTES: usize = 256 * 1024;
+    const PARTS: usize = 50;
+    let registry = Fake::start(|seen| {
+        let range = seen.range.as_deref().expect("a range");
+        let (first, last) = range["bytes=".len()..].split_once('-').expect("two ends");
+        let stated = format!("bytes {first}-{last}/{}", PART_BYTES * PARTS);
+        reply(206, &[("content-range", &stated)], &"x".repeat(PART_BYTES))
+    })
+    .await;
+    let repository = at("r.example", &[&registry.url()]).repository();
+    let source = source(&repository);
+    // A task like that which drives the connection: it may have its turn before the connection can be used again.
+    let (done, is_done) = oneshot::channel();
+    spawn(async move {
+        for part in 0..PARTS {
+            let start = part * PART_BYTES;
+            let extent = Extent::Part {
+                range: start as u64..(start + PART_BYTES) as u64,
+                total: (PART_BYTES * PARTS) as u64,
+            };
+            let mut stream = source.get(extent).await.expect("a stream");
+            let mut left = PART_BYTES;
+            while left > 0 {
+                let chunk = stream.chunk().await.expect("the part");
+                left -= chunk.expect("not the end").len();
+            }
+        }
+        done.send(()).expect("somebody waits");
+    });
+    is_done.await.expect("no panic");
+    assert_eq!(registry.connections(), 1);
 }
 
 #[tokio::test]
