@@ -1,8 +1,10 @@
 """Results as Markdown tables, and the machine they are from."""
 
+import hashlib
 import os
 import platform
 import statistics
+import time
 
 TABLES = {
     "cold": "Cold pulls",
@@ -134,14 +136,26 @@ def machine(directory, versions):
         "kernel": platform.release(),
         "filesystem": _filesystem(directory),
         "load_before": os.getloadavg()[0],
+        "sha256_gib_per_second": _sha256_rate(),
         **versions,
     }
     line = (
         f"{about['processor']}, {about['cores']} cores, {memory:.0f} GiB, Linux {about['kernel']}, "
-        f"{about['filesystem']}, load {about['load_before']:.1f} before; "
+        f"{about['filesystem']}, SHA-256 {about['sha256_gib_per_second']:.2f} GiB/s, "
+        f"load {about['load_before']:.1f} before; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
     return line, about
+
+
+def _sha256_rate():
+    """GiB that one processor hashes in a second: what a cold pull costs whoever verifies it, and nobody else."""
+    piece, count = bytes(1 << 20), 256
+    began = time.process_time()
+    digest = hashlib.sha256()
+    for _ in range(count):
+        digest.update(piece)
+    return count * len(piece) / (time.process_time() - began) / (1 << 30)
 
 
 def _filesystem(directory):
