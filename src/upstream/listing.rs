@@ -9,8 +9,9 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 use tokio::time::timeout;
 
+use super::failures::Failures;
 use super::session::{Answer, Ask, Session};
-use super::{Error, Failures, Repository, Silence, answer, body, link};
+use super::{Error, Repository, Silence, answer, body, link};
 use crate::oci::{
     Digest, INDEX_MEDIA_TYPE, ListError, MediaType, Reference, Referrers, TAGS_MAX, TagList,
     check_manifest,

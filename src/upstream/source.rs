@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::body::BlobStream;
 use super::connections::Connection;
 use super::dial::knowing;
+use super::failures::Failures;
 use super::trail::Trail;
-use super::{Error, Extent, Failures, Repository};
+use super::{Error, Extent, Repository};
 use crate::oci::Digest;
 
 /// One blob of one repository, for whoever asks for it more than once, at several places at a time or one after the

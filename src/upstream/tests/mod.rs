@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Digest, Reference};
 
 /// A request as a registry saw it.
 #[derive(Debug, Clone)]
