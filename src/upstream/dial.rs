@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::sleep;
-use tower::{Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 /// How long a connection that is coming back is waited for: some time slices of a busy machine. Where it does not come,
 /// since upstream closes after each answer, that is a twenty-fifth of the shortest run of a large blob.
