@@ -10,6 +10,7 @@ mod tags;
 pub use tags::TaggedManifest;
 
 mod manifest;
+mod manifest_record;
 pub use manifest::Manifest;
 
 mod absent;
@@ -73,10 +74,11 @@ use homes::Homes;
 use links::Links;
 use list_store::ListStore;
 use listings::Listings;
+use manifest_record::ManifestKey;
 use manifests::Manifests;
 use provenance::{Kind, Provenance};
 use scrub::Scrubber;
-use shelf::{ManifestKey, Shelf};
+use shelf::Shelf;
 use tags::Tags;
 use tier::Tier;
 

@@ -1,27 +1,26 @@
 //! Where manifests and tags are kept: in memory while they are hot, in storage for good.
 
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hashbrown::DefaultHashBuilder;
-use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::Memory;
 use super::behind::Behind;
 use super::evict::Evictor;
 use super::manifest::Manifest;
+use super::manifest_record::{ManifestKey, ManifestRecord, load, write_record};
 use super::pending::Pending;
 use super::provenance::Provenance;
 use super::tag_record::{TagKey, TagRecord};
 use super::tier::Tier;
 use crate::metrics::Metrics;
-use crate::oci::{Descriptor, Digest, MediaType, Namespace, RepositoryName, described_blobs};
-use crate::storage::{self, Audience, Local, RecordKey};
-use crate::upstream::{MANIFEST_BYTES_MAX, Repository};
+use crate::oci::{Descriptor, Digest, described_blobs};
+use crate::storage::{self, Local};
+use crate::upstream::MANIFEST_BYTES_MAX;
 
 /// How many bytes of manifests stay in memory: some thousand of the usual size.
 const HOT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -41,26 +40,6 @@ const HOT_TAGS_MAX: u64 = 20_000;
 /// A tag that upstream confirmed again within this time is not written again: after a restart it is merely checked that
 /// much earlier.
 const CONFIRMED_AGAIN: Duration = Duration::from_mins(1);
-
-/// Says on disk that a blob is a manifest, and of which type.
-#[derive(Debug, Serialize, Deserialize)]
-struct ManifestFile {
-    media_type: MediaType,
-    /// Whether it is everybody's.
-    #[serde(default)]
-    public: bool,
-    /// What it is about, for people: the first ones did not say.
-    #[serde(flatten)]
-    about: Option<About>,
-}
-
-/// Which manifest a record is about.
-#[derive(Debug, Serialize, Deserialize)]
-struct About {
-    namespace: Namespace,
-    repository: RepositoryName,
-    digest: Digest,
-}
 
 /// Manifests and tags at rest. What storage cannot give counts as missing; what it cannot take stays in memory.
 /// Nobody waits for what is kept: it goes into memory at once, and to disk behind the answer.
@@ -82,32 +61,6 @@ pub(super) struct Shelf {
     changes: Arc<AtomicU64>,
     /// Tag records on their way to disk; `None` is on its way to being removed.
     pending: Pending<TagKey, Option<TagRecord>>,
-}
-
-/// Which manifest is meant: what one repository calls a manifest is nothing to another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct ManifestKey {
-    namespace: Namespace,
-    repository: RepositoryName,
-    digest: Digest,
-}
-
-impl ManifestKey {
-    pub(super) fn new(source: &Repository, digest: Digest) -> Self {
-        Self::of(source.namespace().clone(), source.name().clone(), digest)
-    }
-
-    pub(super) fn of(namespace: Namespace, repository: RepositoryName, digest: Digest) -> Self {
-        Self {
-            namespace,
-            repository,
-            digest,
-        }
-    }
-
-    fn record(&self) -> RecordKey<'_> {
-        RecordKey::Manifest(&self.namespace, &self.repository, &self.digest)
-    }
 }
 
 impl Shelf {
@@ -192,16 +145,9 @@ impl Shelf {
     /// A manifest that another replica has fetched. It is kept here from now on.
     async fn shared_manifest(&self, key: &ManifestKey) -> Option<Arc<Manifest>> {
         let record = self.tier.record(key.record()).await?;
-        let ManifestFile {
-            media_type, public, ..
-        } = serde_json::from_slice(&record).ok()?;
+        let record = ManifestRecord::read(&record)?;
         let bytes = self.tier.document(&key.digest).await?;
-        let descriptor = Descriptor {
-            media_type,
-            digest: key.digest,
-            size: bytes.len() as u64,
-        };
-        let manifest = Arc::new(Manifest::new(descriptor, bytes, audience_of(public)));
+        let manifest = Arc::new(record.manifest(key.digest, bytes));
         self.provenance
             .keep(&key.namespace, &key.repository, &key.digest);
         let (key, kept, evictor) = (key.clone(), Arc::clone(&manifest), self.evictor.clone());
@@ -405,47 +351,6 @@ pub(super) fn told<T>(result: Result<T, storage::Error>, metrics: &Metrics) -> O
         .ok()
 }
 
-/// Reads a manifest and checks it once more: it is small, and it decides what everything else is.
-fn load(storage: &Local, key: &ManifestKey) -> Result<Option<Manifest>, storage::Error> {
-    let Some(record) = storage.record(key.record())? else {
-        return Ok(None);
-    };
-    let digest = key.digest;
-    let Ok(ManifestFile {
-        media_type, public, ..
-    }) = serde_json::from_slice(&record)
-    else {
-        return Ok(None);
-    };
-    let Some(blob) = storage
-        .verified_blob(&digest)?
-        .filter(|blob| blob.size <= MANIFEST_BYTES_MAX)
-    else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(0)];
-    let whole = blob.file.read_exact_at(&mut bytes, 0).is_ok();
-    if !whole || Digest::of(digest.algorithm(), &bytes) != digest {
-        tracing::warn!(%digest, "the stored manifest is damaged");
-        return Ok(None);
-    }
-    let descriptor = Descriptor {
-        media_type,
-        digest,
-        size: blob.size,
-    };
-    let manifest = Manifest::new(descriptor, bytes.into(), audience_of(public));
-    Ok(Some(manifest))
-}
-
-fn audience_of(public: bool) -> Audience {
-    if public {
-        Audience::Everybody
-    } else {
-        Audience::Entitled
-    }
-}
-
 /// The record first: bytes that are there without it would pass for a blob.
 fn store(
     storage: &Local,
@@ -464,29 +369,6 @@ fn store(
     ingest.publish(manifest.audience)?;
     evictor.stored(digest, room);
     Ok(())
-}
-
-/// Says on disk that something is a manifest. Blocks.
-pub(super) fn write_record(
-    storage: &Local,
-    key: &ManifestKey,
-    manifest: &Manifest,
-) -> Result<(), storage::Error> {
-    let record = ManifestFile {
-        media_type: manifest.descriptor.media_type.clone(),
-        public: manifest.audience == Audience::Everybody,
-        about: Some(About {
-            namespace: key.namespace.clone(),
-            repository: key.repository.clone(),
-            digest: key.digest,
-        }),
-    };
-    storage.write_record(key.record(), &json(&record))
-}
-
-fn json<T: Serialize>(record: &T) -> Vec<u8> {
-    // Records are strings and numbers, which always serialise; an empty record reads as none.
-    serde_json::to_vec(record).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::files::Content;
 use super::{ImportError, Imported, Root, Source};
 use crate::cache::evict::Budget;
 use crate::cache::manifest::Manifest;
-use crate::cache::shelf::{self, ManifestKey};
+use crate::cache::manifest_record::{ManifestKey, write_record};
 use crate::cache::tag_record::{TagKey, TagRecord};
 use crate::oci::{
     Algorithm, Descriptor, Digest, Hasher, MediaType, Tag, check_manifest, described_blobs,
@@ -155,7 +155,7 @@ impl<'a> Taker<'a> {
         let manifest = Manifest::new(descriptor, bytes.into(), self.audience);
         let key = ManifestKey::of(root.namespace.clone(), root.repository.clone(), digest);
         // The record first: bytes that are there without it would pass for a blob.
-        shelf::write_record(self.storage, &key, &manifest)?;
+        write_record(self.storage, &key, &manifest)?;
         let content = Content::made(manifest.bytes.clone());
         if self.done.insert(digest) {
             match self.copy(&digest, content)? {

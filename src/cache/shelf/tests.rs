@@ -3,7 +3,8 @@
 use super::*;
 use crate::cache::evict::{Amount, Budget};
 use crate::clock::Clock;
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Namespace, RepositoryName};
+use crate::storage::Audience;
 
 /// A shelf over an empty directory.
 fn shelf(directory: &tempfile::TempDir) -> Shelf {
